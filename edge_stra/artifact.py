@@ -1,0 +1,149 @@
+"""An artifact and its manifest: written without halves, read back with suspicion.
+
+A .tflite file carries its essentials inside, as files of a ZIP archive that follows the flatbuffer, the
+way TFLite Metadata packs label files (any unzip reads them). The JSON manifest beside it says the rest
+and holds the SHA-256 of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_stra.spec import ArtifactError, ModelSpec, OutputError
+
+FORMAT = "edge-stra.artifact/1"
+MAX_ARTIFACT_BYTES = 512 << 20
+MAX_JSON_BYTES = 8 << 20
+INNER_SPEC, INNER_LABELS = "edge_stra.json", "labels.txt"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact: its bytes are those that the manifest names, or there is no manifest beside it."""
+
+    path: Path
+    spec: ModelSpec
+    target: str
+    quantize: str
+    sha256: str
+    manifest: dict[str, Any] | None
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def embed(model: bytes, spec: ModelSpec, quantize: str) -> bytes:
+    """A .tflite file with specification and labels inside; the archive's times are fixed, so equal input gives equal bytes."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        inner = {"format": FORMAT, "target": "tflite", "quantize": quantize, "model": spec.to_json()}
+        file.writestr(zipfile.ZipInfo(INNER_SPEC), json.dumps(inner))
+        if spec.labels:
+            file.writestr(zipfile.ZipInfo(INNER_LABELS), "\n".join(spec.labels) + "\n")
+    return model + archive.getvalue()
+
+
+def read_embedded(path: Path) -> tuple[ModelSpec, str]:
+    """Specification and quantization from inside a .tflite file. Raises ArtifactError."""
+    if not path.is_file():
+        raise ArtifactError(f"{path} must be a .tflite file, but there is no such file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        magic = file.read(8)[4:]
+    if magic != b"TFL3" or size > MAX_ARTIFACT_BYTES:
+        raise ArtifactError(f"{path} must be a .tflite file of at most {MAX_ARTIFACT_BYTES >> 20} MiB, but it is not")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(INNER_SPEC).file_size > MAX_JSON_BYTES:
+                raise ArtifactError(f"{path} carries a specification of more than {MAX_JSON_BYTES >> 20} MiB; refused")
+            inner = json.loads(archive.read(INNER_SPEC))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ArtifactError(f"{path} is truncated, or not from edge-stra export: no specification inside; export it again") from error
+    if not isinstance(inner, dict) or inner.get("format") != FORMAT:
+        raise ArtifactError(f"{path} must be of format {FORMAT}, but says {str(inner)[:60]}; export it again")
+    return ModelSpec.from_json(inner["model"]), str(inner["quantize"])
+
+
+def manifest_path(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(path.suffix) + ".json")
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest beside an artifact, or None where there is none. Raises ArtifactError where it is damaged."""
+    beside = manifest_path(path)
+    if not beside.is_file():
+        return None
+    if beside.stat().st_size > MAX_JSON_BYTES:
+        raise ArtifactError(f"{beside} must have at most {MAX_JSON_BYTES >> 20} MiB; refused")
+    try:
+        manifest = json.loads(beside.read_text("utf-8"))
+        if manifest["format"] != FORMAT or not isinstance(manifest["sha256"], str):
+            raise ValueError(f"format {manifest['format']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{beside} must be a manifest of format {FORMAT}, but: {error!r}; export again") from error
+    return dict(manifest)
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Reads and verifies. Raises ArtifactError where the SHA-256 or the specification does not match the manifest."""
+    spec, quantize = read_embedded(path)
+    manifest, digest = read_manifest(path), sha256_of(path)
+    if manifest is not None:
+        if manifest["sha256"] != digest:
+            raise ArtifactError(
+                f"{path} does not match {manifest_path(path).name}: SHA-256 must be {manifest['sha256'][:12]}..., "
+                f"but is {digest[:12]}...; one of the two was changed, export again"
+            )
+        if ModelSpec.from_json(manifest["model"]) != spec or manifest["quantize"] != quantize:
+            raise ArtifactError(f"{path} does not match {manifest_path(path).name}: another specification; export again")
+    return Artifact(path, spec, "tflite", quantize, digest, manifest)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuses, before any work, a place that can't be written or that holds something. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path.parent} must be a folder that can be written, but: {error.strerror or error}") from error
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; give --overwrite to replace it, or another --out")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes beside and renames, so that no half-written file is ever seen. Raises OutputError."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_with(path, write)
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Like `write_atomically`, for writers that want a path; the temporary file keeps the suffix."""
+    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

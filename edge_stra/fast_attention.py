@@ -1,0 +1,274 @@
+"""StRA in a form that every mobile converter takes, exactly equal to the reference.
+
+What stands in the way of a device is local attention: `unfold` makes K*K shifted copies of a whole map,
+at rank 6, through operators that no delegate takes. Here the K*K coefficients of a node, which are few,
+are moved instead of the D values, which are many:
+
+    reference                                   here, for a strip of R rows of the map
+
+    values  -> unfold -> [G,D,K*K,N] --+        coefficients [R*W, G, K*K]
+                                       |               | place: one small matmul with a constant 0/1
+    coefficients ------> [G,K*K,N] ----*               v
+                                       |        banded matrix [G, R*W, (R+2p)*W]     p = K // 2
+                                     sum            |
+                                       |            |      values of the strip and its p rows around
+    local attention      [G,D,N] <-----+            |      [G, (R+2p)*W, D]
+                                                    v        v
+                                                    matmul -> [G, R*W, D], local attention
+
+         keys  row y-1      row y        row y+1
+       q  | a b c . . . | d e f . . . | g h i . . . |      one row of the matrix for each node of the strip:
+       u  | . a b c . . | . d e f . . | . g h i . . |      its K*K coefficients, shifted by one with each node
+       e  | . . a b c . | . . d e f . | . . g h i . |
+
+A neighbour outside the image brings the value 0, so its column is simply left out: nothing is padded.
+The strip is as high as the map needs: one strip for a small map, four rows for a larger one
+(benchmarks/attempts.md). Every step below is exact algebra; only the order of additions differs:
+
+ 1. BN folds into the convs beside it. The softmax over nodes ignores a constant, so the mask's last bias goes.
+ 2. nu is laid around each node by a depthwise conv with a constant 0/1 kernel, K*K outputs for each mode.
+ 3. The mask's first conv is linear in s, and s is linear in u: its weights are multiplied into the value
+    conv, which gives D + h channels for each mode, and both come out of one banded product.
+ 4. The two passes of mode attention need only <z, s> and <z', s>, since
+    <z', y> = <z', s> + r <z', z>. They become two columns of one product, and the results one more:
+
+        output = s + [r  r'  1] [z; z'; beta]       then ReLU6, beta being the bias of the BN that follows
+
+ 5. The scale gamma of that BN goes into the value conv; z is taken back from gamma * z where modes meet,
+    and <z, s> is taken with z / gamma.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge_stra.models.attention import ModeAttention, StRA
+
+MAX_PLACEMENT_NUMBERS = 65_536
+"""The largest 0/1 constant of a strip, in numbers; above it the band is laid out by padding (larger file otherwise)."""
+MAX_CONCAT_INPUTS = 4
+"""XNNPACK takes CONCATENATION with at most 5 inputs (xnnpack_delegate.cc, VisitConcatenationNode)."""
+MIN_GAMMA_RATIO = 1e-4
+"""Below this ratio of the smallest to the largest gamma, step 5 would lose digits; the scale stays a multiply."""
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a conv that does what `conv` followed by `norm` does in evaluation mode."""
+    scale, shift = affine_of(norm)
+    bias = shift if conv.bias is None else shift + conv.bias * scale
+    return (conv.weight * scale.view(-1, 1, 1, 1)).detach(), bias.detach()
+
+
+def affine_of(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """BN in evaluation mode as x * scale + shift, computed in float64."""
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None
+    scale = norm.weight.double() / (var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - mean.double() * scale
+    return scale.to(norm.weight).detach(), shift.to(norm.weight).detach()
+
+
+def conv_of(weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> nn.Conv2d:
+    """A conv with the geometry of `like` and these weights; the number of outputs may differ."""
+    conv = nn.Conv2d(
+        like.in_channels, len(weight), like.kernel_size, like.stride, like.padding, groups=like.groups, bias=bias is not None
+    )  # type: ignore[arg-type]
+    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return conv
+
+
+def choose_strip_rows(height: int, width: int, window: int) -> int:
+    """Rows R of a strip, as measured in benchmarks/attempts.md.
+
+    Small maps are fastest in one piece; larger ones in strips of about 4 rows, the products growing as
+    R * (R + 2p) and the copies of the rows around as 1 / R. Never more than 16 strips.
+    """
+    if height * width <= 64:
+        return height
+    return max(4 if window <= 5 else 6, -(-height // 16))
+
+
+def concat(parts: list[Tensor], dim: int) -> Tensor:
+    """`torch.cat` of any number of tensors, in groups that the delegate takes."""
+    while len(parts) > 1:
+        groups = [parts[i : i + MAX_CONCAT_INPUTS] for i in range(0, len(parts), MAX_CONCAT_INPUTS)]
+        parts = [torch.cat(group, dim) if len(group) > 1 else group[0] for group in groups]
+    return parts[0]
+
+
+class Strip(nn.Module):
+    """Lays the coefficients of rows `top` to `bottom` out as a banded matrix over rows `first` to `last`."""
+
+    def __init__(self, size_hw: tuple[int, int], window: int, top: int, bottom: int) -> None:
+        super().__init__()
+        height, self.width = size_hw
+        self.window, self.top, self.bottom = window, top, bottom
+        self.first, self.last = max(0, top - window // 2), min(height, bottom + window // 2)
+        numbers = (bottom - top) * self.width * window**2 * (self.last - self.first) * self.width
+        place = self._placement() if numbers <= MAX_PLACEMENT_NUMBERS else None
+        self.register_buffer("place", place)
+
+    def _placement(self) -> Tensor:
+        """[R*W, K*K, keys] of 0 and 1: where each coefficient of each node goes; outside the image nowhere."""
+        rows, reach, taps = self.bottom - self.top, self.window // 2, range(self.window)
+        place = torch.zeros(rows * self.width, self.window**2, (self.last - self.first) * self.width)
+        for row in range(rows):
+            for column in range(self.width):
+                for tap_y in taps:
+                    for tap_x in taps:
+                        y, x = self.top + row + tap_y - reach, column + tap_x - reach
+                        if self.first <= y < self.last and 0 <= x < self.width:
+                            key = (y - self.first) * self.width + x
+                            place[row * self.width + column, tap_y * self.window + tap_x, key] = 1
+        return place
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """[N, G, K*K] of the whole map -> [G, R*W, keys]."""
+        own = coefficients[self.top * self.width : self.bottom * self.width]  # (r*w, g, kk)
+        if self.place is not None:
+            return (own @ self.place).permute(1, 0, 2)  # (g, r*w, keys)
+        return self._by_padding(own)
+
+    def _by_padding(self, own: Tensor) -> Tensor:
+        """The same band by PAD and RESHAPE alone: a row padded by one more than it is long comes out shifted.
+
+        [a b c 0 0 0 0 | a b c 0 0 0 0 | ...] cut into rows that are one shorter: [a b c 0 0 0 | 0 a b c 0 0 | ...].
+        Once for x, once for y.
+        """
+        groups, window, width, reach = own.shape[1], self.window, self.width, self.window // 2
+        rows = self.bottom - self.top
+        band = own.reshape(rows, width, groups, window, window).permute(2, 0, 3, 1, 4)  # (g, r, ky, w, kx)
+        band = functional.pad(band, (0, width)).reshape(groups * rows * window, width * (width + window))
+        band = band[:, : width * (width + window - 1)].reshape(groups, rows, window, width, width + window - 1)
+        band = band[..., reach : reach + width].permute(0, 3, 1, 2, 4)  # (g, w, r, ky, keys x)
+        band = functional.pad(band, (0, 0, 0, rows)).reshape(groups * width, rows * (rows + window) * width)
+        band = band[:, : rows * (rows + window - 1) * width]
+        band = band.reshape(groups, width, rows, (rows + window - 1) * width).permute(0, 2, 1, 3)  # (g, r, w, keys)
+        start = (self.first - (self.top - reach)) * width
+        band = band[..., start : start + (self.last - self.first) * width]
+        return band.reshape(groups, rows * width, -1)
+
+
+class FastModeAttention(nn.Module):
+    """Both passes of mode attention on S [G, N, D] and the mask's hidden values [G, N, h] (steps 1, 4, 5)."""
+
+    def __init__(self, mode: ModeAttention, channels: int, gamma: Tensor, beta: Tensor | None) -> None:
+        super().__init__()
+        groups = mode.modes
+        depth = channels // groups
+        self.modes, self.interaction = groups, mode.interaction
+        first, first_norm, _, last, last_norm = mode.mask
+        weight, bias = fold_batch_norm(first, first_norm)  # type: ignore[arg-type]
+        self.hidden = len(weight) // groups
+        self.first_weight = weight.view(groups, self.hidden, depth)  # for the value conv (step 3)
+        self.register_buffer("mask_bias", bias.view(groups, 1, self.hidden))
+        weight, _ = fold_batch_norm(last, last_norm)  # type: ignore[arg-type]
+        self.register_buffer("mask_weight", weight.view(groups, 1, self.hidden).transpose(1, 2).contiguous())
+        for name, norm in (("first", mode.first_norm), ("second", mode.second_norm)):
+            scale, shift = affine_of(norm)
+            self.register_buffer(f"{name}_scale", scale.view(groups, 1, 1))
+            self.register_buffer(f"{name}_shift", shift.view(groups, 1, 1))
+        scaled = not bool((gamma == 1).all())
+        self.register_buffer("gamma", gamma.view(groups, 1, depth) if scaled else None)
+        self.register_buffer("inverse", 1 / gamma.view(groups, 1, depth) if scaled else None)
+        self.register_buffer("beta", None if beta is None else beta.view(groups, 1, depth))
+
+    def forward(self, local: Tensor, hidden: Tensor) -> Tensor:
+        """local: gamma * S [G, N, D]; returns what is to be added to it, [G, N, D]."""
+        groups, nodes, depth = local.shape
+        mask = (torch.tanh(hidden + self.mask_bias) @ self.mask_weight).reshape(groups, 1, nodes).softmax(dim=2)
+        scaled_z = (mask.reshape(groups, nodes, 1) * local).sum(dim=1, keepdim=True)  # gamma * z, (g, 1, d)
+        z = scaled_z if self.inverse is None else scaled_z * self.inverse
+        mixed = self.interact(z) if self.interaction else z  # z', (g, 1, d)
+        pair = concat([z, mixed], 1)  # (g, 2, d)
+        over_gamma = pair if self.inverse is None else pair * self.inverse
+        along = local @ over_gamma.transpose(1, 2)  # <z, s> and <z', s>, (g, n, 2)
+        overlap = (mixed * z).sum(dim=2, keepdim=True)  # <z', z>, (g, 1, 1)
+        gate = torch.sigmoid(along[..., :1] * self.first_scale + self.first_shift)  # r, (g, n, 1)
+        mixed_gate = torch.sigmoid((along[..., 1:] + gate * overlap) * self.second_scale + self.second_shift)
+        gates, vectors = [gate, mixed_gate], [pair if self.gamma is None else pair * self.gamma]
+        if self.beta is not None:
+            gates.append(torch.ones_like(self.first_scale).expand(groups, nodes, 1))
+            vectors.append(self.beta)
+        return concat(gates, 2) @ concat(vectors, 1)  # (g, n, d)
+
+    def interact(self, z: Tensor) -> Tensor:
+        """Z' = softmax(P sqrt(G)) Z with P = Z Z^T, rows of unit length; Z and Z' are [G, 1, D]."""
+        groups, _, depth = z.shape
+        z = z.reshape(1, groups, depth)
+        affinity = z @ z.transpose(1, 2)  # (1, g, g); three axes, since a 2-D product splits the graph
+        norm = torch.sqrt((affinity * affinity).sum(dim=2, keepdim=True)).clamp_min(1e-12)
+        affinity = (affinity / norm * groups**0.5).softmax(dim=2)
+        return (affinity @ z).reshape(groups, 1, depth)
+
+
+class FastStRA(nn.Module):
+    """StRA for maps of one size, [1, C, H, W] -> [1, C, H, W]; see the drawing at the top of this file.
+
+    Args:
+        stra: the reference block, in evaluation mode.
+        size_hw: height and width of the map.
+        norm: the BN that follows the block, together with ReLU6: both become part of it. None for the block alone.
+        strip_rows: rows of a strip; by default what was measured fastest.
+    """
+
+    def __init__(
+        self, stra: StRA, size_hw: tuple[int, int], norm: nn.BatchNorm2d | None = None, strip_rows: int | None = None
+    ) -> None:
+        super().__init__()
+        self.size_hw, self.modes, self.depth = size_hw, stra.modes, stra.channels // stra.modes
+        self.taps, self.relu6 = stra.window**2, norm is not None
+        first, first_norm, _, last, last_norm = stra.logit
+        self.logit_hidden = conv_of(*fold_batch_norm(first, first_norm), like=first)  # type: ignore[arg-type]
+        self.logit = conv_of(*fold_batch_norm(last, last_norm), like=last)  # type: ignore[arg-type]
+        self.neighbours = self._neighbours(stra.window).to(stra.value.weight)
+        gamma, beta = affine_of(norm) if norm else (torch.ones_like(stra.value.weight[:, 0, 0, 0]), None)
+        separate = bool(gamma.abs().min() < MIN_GAMMA_RATIO * gamma.abs().max())
+        self.register_buffer("gamma", gamma.view(self.modes, 1, self.depth) if separate else None)
+        inner = torch.ones_like(gamma) if separate else gamma
+        self.register_buffer("beta", None if beta is None else beta.view(self.modes, 1, self.depth))
+        weight = stra.value.weight.view(self.modes, self.depth, self.depth)
+        parts = [weight * inner.view(self.modes, self.depth, 1)]
+        self.mode = None
+        if stra.mode is not None:
+            self.mode = FastModeAttention(stra.mode, stra.channels, inner, None if separate else beta)
+            parts.append(self.mode.first_weight @ weight)  # step 3
+        self.value = conv_of(torch.cat(parts, 1).flatten(0, 1)[:, :, None, None], None, like=stra.value)
+        rows = strip_rows or choose_strip_rows(*size_hw, stra.window)
+        tops = range(0, size_hw[0], rows)
+        self.strips = nn.ModuleList(Strip(size_hw, stra.window, y, min(y + rows, size_hw[0])) for y in tops)
+        self.to(stra.value.weight.dtype)
+
+    def _neighbours(self, window: int) -> nn.Conv2d:
+        """Step 2: [B, G, H, W] -> [B, G*K*K, H, W], each node's K*K neighbours, 0 outside the image."""
+        conv = nn.Conv2d(self.modes, self.modes * self.taps, window, padding=window // 2, groups=self.modes, bias=False)
+        one_hot = torch.eye(self.taps).view(self.taps, 1, window, window).repeat(self.modes, 1, 1, 1)
+        conv.weight = nn.Parameter(one_hot, requires_grad=False)
+        return conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.size_hw
+        nodes = height * width
+        nu, omega = (logit := self.logit(torch.tanh(self.logit_hidden(x))))[:, : self.modes], logit[:, self.modes :]
+        coefficients = (omega + self.neighbours(nu)).permute(0, 2, 3, 1).reshape(nodes, self.modes, self.taps)
+        coefficients = coefficients.softmax(dim=2)  # (n, g, kk), before the layout: it is small here
+        values = self.value(x).permute(0, 2, 3, 1).reshape(nodes, self.modes, -1).permute(1, 0, 2)  # (g, n, d + h)
+        local = concat([s(coefficients) @ values[:, s.first * width : s.last * width] for s in self.strips], 1)
+        output = self.finish(local)  # (g, n, d)
+        return output.permute(1, 0, 2).reshape(1, height, width, -1).permute(0, 3, 1, 2)  # (1, c, h, w)
+
+    def finish(self, local: Tensor) -> Tensor:
+        """[G, N, D + h] (or D, without mode attention) -> the block's output [G, N, D]."""
+        if self.mode is not None:
+            local, hidden = local[..., : self.depth], local[..., self.depth :]
+            added = self.mode(local, hidden)
+            local = local + added
+        if self.gamma is not None:
+            local = local * self.gamma
+        if self.beta is not None and (self.gamma is not None or self.mode is None):
+            local = local + self.beta
+        return functional.relu6(local) if self.relu6 else local

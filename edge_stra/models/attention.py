@@ -1,0 +1,139 @@
+"""Structure-Regularized Attention (StRA) in reference form: readable, and true to the equations.
+
+Source: Zhang, Shen, Li, Liu, "Structure-Regularized Attention for Deformable Object Representation",
+arXiv 2106.06672, equations 1 to 3. Symbols: B batch, C channels, G modes, D = C/G channels per mode,
+K window, N = H*W nodes. Channels are mode-major: mode g owns channels g*D .. (g+1)*D-1.
+
+This form is for training and as the yardstick of every export. It uses `unfold`, which no mobile
+converter survives: `edge_stra.reformulate` rewrites it exactly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge_stra.spec import ModelError
+
+
+class Attention(NamedTuple):
+    """What one StRA block computed.
+
+    output: [B, C, H, W]; local: [B, C, H, W], the result of local attention alone;
+    coefficients: [B, G, K*K, N], softmax over K*K; masks: [B, G, N], softmax over N, or None where the
+    block has no mode attention.
+    """
+
+    output: Tensor
+    local: Tensor
+    coefficients: Tensor
+    masks: Tensor | None
+
+
+class StRA(nn.Module):
+    """Local attention within each mode, then mode attention across the map (Eq. 1 to 3).
+
+    Args:
+        channels: C of input and output; divisible by `modes` and by `ratio * modes`.
+        modes: G. window: K, odd. ratio: r, reduction of the logit branch.
+        mask_hidden: h, hidden channels of each mode's mask.
+        mode_attention: False leaves local attention alone (the paper's ablation).
+        mode_interaction: False lets the second pass use z itself instead of Z' = P Z.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        modes: int = 8,
+        window: int = 3,
+        ratio: int = 4,
+        mask_hidden: int = 8,
+        mode_attention: bool = True,
+        mode_interaction: bool = True,
+    ) -> None:
+        super().__init__()
+        if channels % (modes * ratio):
+            raise ModelError(f"channels must be a multiple of modes * ratio = {modes * ratio}, but got {channels}")
+        if window % 2 == 0:
+            raise ModelError(f"window must be odd, but got {window}")
+        self.channels, self.modes, self.window = channels, modes, window
+        self.mode_interaction = mode_interaction
+        hidden, logits = channels // ratio, modes * (1 + window * window)
+        self.logit = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, groups=modes),
+            nn.BatchNorm2d(hidden),
+            nn.Tanh(),
+            nn.Conv2d(hidden, logits, 1, groups=modes),
+            nn.BatchNorm2d(logits),
+        )
+        self.value = nn.Conv2d(channels, channels, 1, groups=modes, bias=False)
+        self.mode = ModeAttention(channels, modes, mask_hidden, mode_interaction) if mode_attention else None
+
+    def local_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 2: s_i = sum_{j in N_K(i)} a_ij u(x_j); returns S [B, G, D, N] and a [B, G, K*K, N].
+
+        A neighbour outside the image takes part in the softmax with nu = 0 and brings the value 0.
+        """
+        batch, _, height, width = x.shape
+        nodes, taps, pad = height * width, self.window**2, self.window // 2
+        nu, omega = self.logit(x).split([self.modes, self.modes * taps], dim=1)
+        nu = functional.unfold(nu, self.window, padding=pad).view(batch, self.modes, taps, nodes)
+        omega = omega.reshape(batch, self.modes, taps, nodes)
+        coefficients = (omega + nu).softmax(dim=2)  # (b, g, kk, n)
+        values = functional.unfold(self.value(x), self.window, padding=pad)
+        values = values.view(batch, self.modes, self.channels // self.modes, taps, nodes)
+        return torch.einsum("bgkn,bgdkn->bgdn", coefficients, values), coefficients
+
+    def attend(self, x: Tensor) -> Attention:
+        """All that the block computes on x [B, C, H, W], for training losses and for pictures."""
+        local, coefficients = self.local_attention(x)
+        output, masks = local, None
+        if self.mode is not None:
+            output, masks = self.mode(local, x.shape[2:])
+        return Attention(output.reshape(x.shape), local.reshape(x.shape), coefficients, masks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x).output
+
+
+class ModeAttention(nn.Module):
+    """Eq. 1 and 3: pool each mode through its mask, let modes interact, give the result back to the nodes."""
+
+    def __init__(self, channels: int, modes: int, hidden: int, interaction: bool) -> None:
+        super().__init__()
+        self.modes, self.interaction = modes, interaction
+        self.mask = nn.Sequential(
+            nn.Conv2d(channels, modes * hidden, 1, groups=modes),
+            nn.BatchNorm2d(modes * hidden),
+            nn.Tanh(),
+            nn.Conv2d(modes * hidden, modes, 1, groups=modes),
+            nn.BatchNorm2d(modes),
+        )
+        self.first_norm = nn.BatchNorm1d(modes)
+        self.second_norm = nn.BatchNorm1d(modes)
+
+    def forward(self, local: Tensor, size_hw: torch.Size) -> tuple[Tensor, Tensor]:
+        """local: S [B, G, D, N], size_hw: (H, W). Returns the output [B, G, D, N] and M [B, G, N]."""
+        batch, modes, depth, nodes = local.shape
+        mask = self.mask(local.reshape(batch, modes * depth, *size_hw))
+        mask = mask.reshape(batch, modes, nodes).softmax(dim=2)
+        z = torch.einsum("bgn,bgdn->bgd", mask, local)  # modal vectors
+        first = local + _gate(self.first_norm, z, local) * z.unsqueeze(3)
+        if self.interaction:
+            affinity = functional.normalize(z @ z.transpose(1, 2), dim=2)  # rows of P, (b, g, g)
+            z = (affinity * modes**0.5).softmax(dim=2) @ z
+        second = first + _gate(self.second_norm, z, first) * z.unsqueeze(3)
+        return second, mask
+
+
+def _gate(norm: nn.Module, z: Tensor, nodes: Tensor) -> Tensor:
+    """sigmoid(BN_G(<z_g, s_i^g>)): z [B, G, D], nodes [B, G, D, N] -> [B, G, 1, N]."""
+    return torch.sigmoid(norm(torch.einsum("bgd,bgdn->bgn", z, nodes))).unsqueeze(2)
+
+
+def diversity_loss(masks: Tensor) -> Tensor:
+    """L_d = G - sum_i max_g M_i^g, the mean over the batch; masks [B, G, N], 0 <= L_d < G."""
+    return (masks.shape[1] - masks.amax(dim=1).sum(dim=1)).mean()

@@ -1,0 +1,123 @@
+"""MobileNetV2 with a slot: the 3x3 depthwise conv of the last inverted residual may be an attention block.
+
+Source: Sandler et al., arXiv 1801.04381, table 2; the StRA variant: arXiv 2106.06672, section 4. The last
+stage keeps stride 1. Parameter names follow the common `features.N.conv.M` numbering, so that ImageNet
+feature weights load unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from edge_stra.models.attention import StRA, diversity_loss
+
+# expansion t, output channels c, repeats n, stride s. The 160-channel stage has stride 1 here (paper, section 4).
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1))
+EMBEDDING_SIZE = 512
+
+Slot = Callable[[int], nn.Module]
+"""What takes the place of the last depthwise conv: hidden channels -> module [B, C, H, W] -> the same."""
+
+
+def depthwise_slot(channels: int) -> nn.Module:
+    """The plain network: a 3x3 depthwise conv."""
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels * width` rounded to a multiple of 8, never more than 10 % below (arXiv 1801.04381, code)."""
+    result = max(8, int(channels * width + 4) // 8 * 8)
+    return result + 8 if result < 0.9 * channels * width else result
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int, slot: Slot | None) -> None:
+        super().__init__()
+        hidden = channels_in * expansion
+        self.residual = stride == 1 and channels_in == channels_out
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers += [nn.Conv2d(channels_in, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+        self.slot_index = len(layers)
+        spatial = slot(hidden) if slot else nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
+        layers += [spatial, nn.BatchNorm2d(hidden), nn.ReLU6()]
+        layers += [nn.Conv2d(hidden, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)]
+        self.conv = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class ClassificationHead(nn.Module):
+    """[B, C] pooled features -> [B, classes] logits."""
+
+    def __init__(self, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(pooled))
+        return logits
+
+
+class EmbeddingHead(nn.Module):
+    """[B, C] pooled features -> [B, 512] embedding, of unit L2 norm in evaluation mode.
+
+    In training mode the embedding comes before the norm, and `classifier` (identities > 0) serves the loss.
+    """
+
+    def __init__(self, channels: int, size: int = EMBEDDING_SIZE) -> None:
+        super().__init__()
+        self.project = nn.Linear(channels, size, bias=False)
+        self.norm = nn.BatchNorm1d(size)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        embedding: Tensor = self.norm(self.project(pooled))
+        return embedding if self.training else nn.functional.normalize(embedding, dim=1)
+
+
+class MobileNetV2(nn.Module):
+    """Features, global average pool, head. Input [B, 3, H, W], output what the head gives."""
+
+    def __init__(self, head: Callable[[int], nn.Module], width: float = 1.0, slot: Slot = depthwise_slot) -> None:
+        super().__init__()
+        channels = scaled(32, width)
+        layers: list[nn.Module] = [
+            nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU6())
+        ]
+        for stage, (expansion, stage_channels, repeats, stage_stride) in enumerate(STAGES):
+            for repeat in range(repeats):
+                last = stage == len(STAGES) - 1 and repeat == repeats - 1
+                stride = stage_stride if repeat == 0 else 1
+                out = scaled(stage_channels, width)
+                layers.append(InvertedResidual(channels, out, stride, expansion, slot if last else None))
+                channels = out
+        final = scaled(1280, max(1.0, width))
+        layers.append(nn.Sequential(nn.Conv2d(channels, final, 1, bias=False), nn.BatchNorm2d(final), nn.ReLU6()))
+        self.features = nn.Sequential(*layers)
+        self.head = head(final)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.features(x).mean(dim=(2, 3)))
+        return result
+
+    def forward_with_diversity(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The output and the diversity loss (0 where the slot has no masks), for training."""
+        block = self.features[-2]
+        x = self.features[:-2](x)
+        x = block.conv[: block.slot_index](x)  # type: ignore[index]
+        slot = block.conv[block.slot_index]  # type: ignore[index]
+        diversity = torch.zeros((), device=x.device)
+        if isinstance(slot, StRA):
+            attention = slot.attend(x)
+            x = attention.output
+            if attention.masks is not None:
+                diversity = diversity_loss(attention.masks.float())
+        else:
+            x = slot(x)
+        x = self.features[-1](block.conv[block.slot_index + 1 :](x))  # type: ignore[index]
+        return self.head(x.mean(dim=(2, 3))), diversity

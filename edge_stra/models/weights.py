@@ -1,0 +1,90 @@
+"""Loading and saving of weights: safetensors, or checkpoints that torch reads with `weights_only`."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edge_stra.models.mobilenetv2 import MobileNetV2
+from edge_stra.spec import ModelError
+
+MAX_WEIGHT_BYTES = 2**30
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or a torch checkpoint. Nothing in the file is executed.
+
+    A training checkpoint that keeps its tensors under `state_dict` or `model` is unwrapped, and DDP's
+    `module.` is taken off. Raises ModelError where the file is absent, damaged, too large, or holds code.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} must be a weights file, but there is no such file")
+    if path.stat().st_size > MAX_WEIGHT_BYTES:
+        raise ModelError(f"{path} must be at most {MAX_WEIGHT_BYTES >> 20} MiB, but has {path.stat().st_size >> 20} MiB")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        cause = "holds code instead of tensors alone" if "Unsupported" in str(error) else "is damaged or of another format"
+        raise ModelError(f"{path} must be safetensors or a torch checkpoint of tensors, but it {cause}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path} must hold a dictionary of tensors, but holds something else")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def load_weights(model: nn.Module, path: Path, name: str) -> None:
+    """Loads `path` strictly: every tensor, in its shape. Raises ModelError with the first differences."""
+    state, own = read_weights(path), model.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in own]
+    shapes = [f"{k} {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape]
+    if missing or unknown or shapes:
+        parts = [f"{len(missing)} tensors missing ({missing[0]})"] if missing else []
+        parts += [f"{len(unknown)} unknown ({unknown[0]})"] if unknown else []
+        parts += [f"{len(shapes)} of another shape ({shapes[0]})"] if shapes else []
+        raise ModelError(f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture?")
+    if bad := [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
+        raise ModelError(f"{path} must hold finite numbers, but {bad[0]} has NaN or infinity")
+    model.load_state_dict({k: state.get(k, own[k]).to(own[k].dtype) for k in own})
+
+
+def load_imagenet(model: MobileNetV2, path: Path) -> None:
+    """Loads ImageNet features into the network; what its slot replaced, and the head, stay as initialised.
+
+    Raises ModelError where a tensor outside the slot is missing or of another shape.
+    """
+    state, own = read_weights(path), model.state_dict()
+    slot = f"features.{len(model.features) - 2}.conv."
+    index = model.features[-2].slot_index
+    skip = tuple(f"{slot}{index + offset}." for offset in (0, 1))
+    wanted = [k for k in own if k.startswith("features.") and not k.startswith(skip)]
+    for key in wanted:
+        if key not in state or state[key].shape != own[key].shape:
+            came = tuple(state[key].shape) if key in state else "nothing"
+            raise ModelError(f"{path} must hold ImageNet features; {key} must be {tuple(own[key].shape)}, but got {came}")
+    model.load_state_dict({k: state[k] for k in wanted}, strict=False)
+
+
+def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes safetensors through a temporary file; `dtype` (float16) is for the floating-point tensors."""
+    state = {
+        key: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+        for key, value in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(state, temporary)
+    temporary.replace(path)

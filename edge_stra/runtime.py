@@ -1,0 +1,109 @@
+"""Artifact -> callable on arrays; the only file that knows interpreters.
+
+Taken in this order: ai-edge-litert, tflite-runtime, TensorFlow's interpreter. All run float models on
+XNNPACK, as one delegate, by default.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_stra.artifact import Artifact, open_artifact
+from edge_stra.spec import ArtifactError, MissingError, ModelSpec
+
+RUNTIMES = (
+    ("ai-edge-litert", "ai_edge_litert.interpreter", "Interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter", "Interpreter"),
+    ("tensorflow", "tensorflow", "lite.Interpreter"),
+)
+
+
+def find_runtime(wanted: str | None = None) -> tuple[str, type[Any]]:
+    """The name and the interpreter class of the first runtime that is installed (or of the one that is wanted).
+
+    Raises MissingError, with the command that installs one.
+    """
+    for name, module, attribute in RUNTIMES:
+        if wanted not in (None, name):
+            continue
+        try:
+            found: Any = importlib.import_module(module)
+        except ImportError:
+            continue
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        return name, found
+    names = wanted or ", ".join(name for name, _, _ in RUNTIMES)
+    raise MissingError(f"no TFLite runtime is installed ({names}); run: pip install 'edge-stra[pi]'")
+
+
+class Predictor:
+    """A loaded artifact: `predictor(x)` with x float32 [1, H, W, 3] gives the float32 output [1, K].
+
+    Integer inputs and outputs are quantized and dequantized here. One Predictor serves one thread.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int = 1, runtime: str | None = None, every_tensor: bool = False) -> None:
+        self.artifact, self.spec = artifact, artifact.spec
+        self.runtime_name, interpreter_class = find_runtime(runtime)
+        options = {"experimental_preserve_all_tensors": True} if every_tensor else {}
+        try:
+            self.interpreter = interpreter_class(model_path=str(artifact.path), num_threads=threads, **options)
+            self.interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            cause = str(error).strip().splitlines()[0][:160]
+            raise ArtifactError(f"{artifact.path} can't be loaded by {self.runtime_name}: {cause}") from error
+        (self.input,) = self.interpreter.get_input_details()
+        (self.output,) = self.interpreter.get_output_details()
+        check_tensors(artifact, self.input["shape"], self.output["shape"])
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.interpreter.set_tensor(self.input["index"], quantize_array(x, self.input))
+        self.interpreter.invoke()
+        return dequantize_array(self.interpreter.get_tensor(self.output["index"]), self.output)
+
+    def raw(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        """The output as the file gives it: int8 for an integer model."""
+        self(x)
+        result: NDArray[Any] = self.interpreter.get_tensor(self.output["index"])
+        return result
+
+
+def load_predictor(path: Path, threads: int = 1, runtime: str | None = None) -> Predictor:
+    """Verifies and loads an artifact. Raises ArtifactError, MissingError."""
+    return Predictor(open_artifact(path), threads, runtime)
+
+
+def check_tensors(artifact: Artifact, input_shape: Any, output_shape: Any) -> None:
+    """Raises ArtifactError where the graph's tensors are not those of the specification."""
+    spec: ModelSpec = artifact.spec
+    wanted = (1, *spec.input.size_hw, 3)
+    came = tuple(int(v) for v in input_shape)
+    if came != wanted:
+        raise ArtifactError(f"{artifact.path} must take an input of {wanted} by its specification, but takes {came}")
+    width = int(output_shape[-1])
+    if spec.labels and width != len(spec.labels):
+        raise ArtifactError(f"{artifact.path} has {len(spec.labels)} labels by its specification, but {width} outputs")
+
+
+def quantize_array(x: NDArray[np.float32], detail: dict[str, Any]) -> NDArray[Any]:
+    """Float to the tensor's type: round half to even, saturate."""
+    if detail["dtype"] == np.float32:
+        return x
+    scale, zero = detail["quantization"]
+    limits = np.iinfo(detail["dtype"])
+    result: NDArray[Any] = np.clip(np.rint(x / np.float32(scale)) + zero, limits.min, limits.max).astype(detail["dtype"])
+    return result
+
+
+def dequantize_array(x: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+    if detail["dtype"] == np.float32:
+        return x.astype(np.float32)
+    scale, zero = detail["quantization"]
+    result: NDArray[np.float32] = (x.astype(np.float32) - zero) * np.float32(scale)
+    return result

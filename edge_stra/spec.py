@@ -1,0 +1,99 @@
+"""The frozen words that everything else speaks in. Imports nothing of ours.
+
+Errors (catch `EdgeStraError` for all):
+
+    EdgeStraError
+      ModelError      an unknown model, or weights that do not fit it
+      DataError       images or calibration data that can't be used
+      ArtifactError   an artifact or manifest that is damaged, unknown or does not match
+      ParityError     an artifact that does not agree with its PyTorch model
+      OutputError     a place that can't be written, or that holds something already
+      MissingError    a package or file that is not installed; the message says how to add it
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FER_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
+IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
+
+
+class EdgeStraError(Exception):
+    """The root of this project's errors: one line that says what was expected, what came, what to do."""
+
+
+class ModelError(EdgeStraError):
+    pass
+
+
+class DataError(EdgeStraError):
+    pass
+
+
+class ArtifactError(EdgeStraError):
+    pass
+
+
+class ParityError(EdgeStraError):
+    pass
+
+
+class OutputError(EdgeStraError):
+    pass
+
+
+class MissingError(EdgeStraError):
+    pass
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How pixels become the input tensor [1, H, W, 3].
+
+    The picture is resized to `size_hw` (whole, without keeping its aspect), made grey and repeated to three
+    channels where `color` is "grey", divided by 255, and normalised with mean and std in RGB order.
+    """
+
+    size_hw: tuple[int, int]
+    color: str  # "rgb" or "grey"
+    mean_rgb: tuple[float, float, float] = IMAGENET_MEAN_RGB
+    std_rgb: tuple[float, float, float] = IMAGENET_STD_RGB
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is for and what goes in and out. `labels` is empty for an embedder."""
+
+    name: str
+    task: str  # "fer" or "reid"
+    input: InputSpec
+    labels: tuple[str, ...]
+    output: str  # "logits" or "embedding"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ModelSpec:
+        """The inverse of `to_json`. Raises ArtifactError where a field is missing, unknown or of a wrong type."""
+        try:
+            pixels = data["input"]
+            height, width = (int(v) for v in pixels["size_hw"])
+            mean = tuple(float(v) for v in pixels["mean_rgb"])
+            std = tuple(float(v) for v in pixels["std_rgb"])
+            if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 8 <= min(height, width) <= max(height, width) <= 4096:
+                raise ValueError("sizes must be 8 to 4096, mean and std three numbers each, std above 0")
+            if pixels["color"] not in ("rgb", "grey") or data["output"] not in ("logits", "embedding"):
+                raise ValueError(f"unknown color {pixels['color']!r} or output {data['output']!r}")
+            return ModelSpec(
+                name=str(data["name"]),
+                task=str(data["task"]),
+                input=InputSpec((height, width), pixels["color"], mean, std),  # type: ignore[arg-type]
+                labels=tuple(str(label) for label in data["labels"]),
+                output=data["output"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"the model specification must be complete, but: {error!r}; export it again") from error
