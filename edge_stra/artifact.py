@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ FORMAT = "edge-stra.artifact/1"
 MAX_ARTIFACT_BYTES = 512 << 20
 MAX_JSON_BYTES = 8 << 20
 INNER_SPEC, INNER_LABELS = "edge_stra.json", "labels.txt"
+# All that zipfile and json raise on damaged or hostile bytes: RuntimeError for a password, an unknown compression
+# (NotImplementedError) and nesting too deep (RecursionError).
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,12 @@ def read_embedded(path: Path) -> tuple[ModelSpec, str]:
             if archive.getinfo(INNER_SPEC).file_size > MAX_JSON_BYTES:
                 raise ArtifactError(f"{path} carries a specification of more than {MAX_JSON_BYTES >> 20} MiB; refused")
             inner = json.loads(archive.read(INNER_SPEC))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(f"{path} is truncated, or not from edge-stra export: no specification inside; export it again") from error
     if not isinstance(inner, dict) or inner.get("format") != FORMAT:
         raise ArtifactError(f"{path} must be of format {FORMAT}, but says {str(inner)[:60]}; export it again")
+    if missing := [key for key in ("model", "quantize") if key not in inner]:
+        raise ArtifactError(f"{path} must name its {' and '.join(missing)} inside, but does not; export it again")
     return ModelSpec.from_json(inner["model"]), str(inner["quantize"])
 
 
@@ -93,7 +99,9 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads(beside.read_text("utf-8"))
         if manifest["format"] != FORMAT or not isinstance(manifest["sha256"], str):
             raise ValueError(f"format {manifest['format']!r}")
-    except (ValueError, KeyError, TypeError) as error:
+        if missing := [key for key in ("model", "quantize") if key not in manifest]:
+            raise ValueError(f"no {' and '.join(missing)}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{beside} must be a manifest of format {FORMAT}, but: {error!r}; export again") from error
     return dict(manifest)
 
@@ -136,7 +144,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Like `write_atomically`, for writers that want a path; the temporary file keeps the suffix."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
     os.close(handle)
     temporary = Path(name)
     try:

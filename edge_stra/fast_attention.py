@@ -50,6 +50,8 @@ MAX_PLACEMENT_NUMBERS = 65_536
 """The largest 0/1 constant of a strip, in numbers; above it the band is laid out by padding (larger file otherwise)."""
 MAX_CONCAT_INPUTS = 4
 """XNNPACK takes CONCATENATION with at most 5 inputs (xnnpack_delegate.cc, VisitConcatenationNode)."""
+MIN_SQUARED_NORM = 1e-24
+"""The square of 1e-12, below which torch's `normalize`, and so the reference, leaves a row as it is."""
 MIN_GAMMA_RATIO = 1e-4
 """Below this ratio of the smallest to the largest gamma, step 5 would lose digits; the scale stays a multiply."""
 
@@ -153,6 +155,24 @@ class Strip(nn.Module):
         return band.reshape(groups, rows * width, -1)
 
 
+class FastInteraction(nn.Module):
+    """Z' = softmax(P sqrt(G)) Z with P = Z Z^T, rows of unit length; Z and Z' are [G, 1, D].
+
+    A module of its own, so that a quantization recipe can name it: squared norms of products of vectors
+    spread too widely for 8 bits.
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        groups, _, depth = z.shape
+        rows = z.reshape(1, groups, depth)
+        # A product and a sum: as a matmul of one batch the converter would make a FULLY_CONNECTED with a
+        # computed weight of it, which XNNPACK does not take.
+        affinity = (z * rows).sum(dim=2).reshape(1, groups, groups)  # P, (1, g, g)
+        squares = (affinity * affinity).sum(dim=2, keepdim=True).clamp_min(MIN_SQUARED_NORM)
+        affinity = (affinity * torch.rsqrt(squares) * groups**0.5).softmax(dim=2)
+        return (affinity @ rows).reshape(groups, 1, depth)
+
+
 class FastModeAttention(nn.Module):
     """Both passes of mode attention on S [G, N, D] and the mask's hidden values [G, N, h] (steps 1, 4, 5)."""
 
@@ -160,7 +180,7 @@ class FastModeAttention(nn.Module):
         super().__init__()
         groups = mode.modes
         depth = channels // groups
-        self.modes, self.interaction = groups, mode.interaction
+        self.interact = FastInteraction() if mode.interaction else nn.Identity()
         first, first_norm, _, last, last_norm = mode.mask
         weight, bias = fold_batch_norm(first, first_norm)  # type: ignore[arg-type]
         self.hidden = len(weight) // groups
@@ -183,7 +203,7 @@ class FastModeAttention(nn.Module):
         mask = (torch.tanh(hidden + self.mask_bias) @ self.mask_weight).reshape(groups, 1, nodes).softmax(dim=2)
         scaled_z = (mask.reshape(groups, nodes, 1) * local).sum(dim=1, keepdim=True)  # gamma * z, (g, 1, d)
         z = scaled_z if self.inverse is None else scaled_z * self.inverse
-        mixed = self.interact(z) if self.interaction else z  # z', (g, 1, d)
+        mixed = self.interact(z)  # z', (g, 1, d)
         pair = concat([z, mixed], 1)  # (g, 2, d)
         over_gamma = pair if self.inverse is None else pair * self.inverse
         along = local @ over_gamma.transpose(1, 2)  # <z, s> and <z', s>, (g, n, 2)
@@ -195,15 +215,6 @@ class FastModeAttention(nn.Module):
             gates.append(torch.ones_like(self.first_scale).expand(groups, nodes, 1))
             vectors.append(self.beta)
         return concat(gates, 2) @ concat(vectors, 1)  # (g, n, d)
-
-    def interact(self, z: Tensor) -> Tensor:
-        """Z' = softmax(P sqrt(G)) Z with P = Z Z^T, rows of unit length; Z and Z' are [G, 1, D]."""
-        groups, _, depth = z.shape
-        z = z.reshape(1, groups, depth)
-        affinity = z @ z.transpose(1, 2)  # (1, g, g); three axes, since a 2-D product splits the graph
-        norm = torch.sqrt((affinity * affinity).sum(dim=2, keepdim=True)).clamp_min(1e-12)
-        affinity = (affinity / norm * groups**0.5).softmax(dim=2)
-        return (affinity @ z).reshape(groups, 1, depth)
 
 
 class FastStRA(nn.Module):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from edge_stra.equalize import equalize_streams
 from edge_stra.fast_attention import FastStRA, affine_of, conv_of, fold_batch_norm
 from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import EmbeddingHead, MobileNetV2
@@ -73,7 +74,8 @@ class FoldedEmbedding(nn.Module):
 
 
 REWRITES: tuple[Callable[[MobileNetV2, tuple[int, int]], MobileNetV2], ...] = (
-    replace_attention,  # first: it takes the BN after the slot with it
+    equalize_streams,  # first: it reads the BN that the others fold away
+    replace_attention,  # takes the BN after the slot with it
     fold_batch_norms,
 )
 

@@ -7,6 +7,9 @@ XNNPACK, as one delegate, by default.
 from __future__ import annotations
 
 import importlib
+import os
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,37 @@ class Predictor:
 def load_predictor(path: Path, threads: int = 1, runtime: str | None = None) -> Predictor:
     """Verifies and loads an artifact. Raises ArtifactError, MissingError."""
     return Predictor(open_artifact(path), threads, runtime)
+
+
+def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3].
+
+    Needs ai-edge-litert: the tensors inside a delegate can't be read, so the plain kernels run here.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError as error:
+        raise MissingError("calibration needs ai-edge-litert; run: pip install 'edge-stra[export]'") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that keeping all tensors is meant for inspection: it is
+        interpreter = Interpreter(
+            model_content=model,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            num_threads=os.cpu_count(),
+        )
+        interpreter.allocate_tensors()
+    index = interpreter.get_input_details()[0]["index"]
+    details = [d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["name"] and 0 not in d["shape"]]
+    extremes: dict[str, tuple[float, float]] = {}
+    for x in inputs:
+        interpreter.set_tensor(index, x)
+        interpreter.invoke()
+        for detail in details:
+            value, name = interpreter.get_tensor(detail["index"]), detail["name"]
+            low, high = extremes.get(name, (np.inf, -np.inf))
+            extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
+    return extremes
 
 
 def check_tensors(artifact: Artifact, input_shape: Any, output_shape: Any) -> None:

@@ -97,3 +97,48 @@ class ModelSpec:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"the model specification must be complete, but: {error!r}; export it again") from error
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a recipe: operators whose output tensor's name matches `scope` are done in `kind`.
+
+    kind: "int8" and "int16" (static, per-channel weights of 8 bits), "dynamic8" (weights of 8 bits,
+    activations quantized while running), "float16" (weights alone), "float" (left as they are).
+    Later rules win.
+    """
+
+    scope: str
+    operators: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a float32 graph is quantized; data, applied by `edge_stra.calibration.quantize`."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    integer_io: bool = False
+
+    @property
+    def needs_calibration(self) -> bool:
+        return any(rule.kind.startswith("int") for rule in self.rules)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Smallest and largest value of each float tensor of a graph, by name, and where they come from.
+
+    Everything that static quantization needs to know of data. `source` tells count and SHA-256 of the pictures.
+    """
+
+    low_high: dict[str, tuple[float, float]]
+    source: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"source": self.source, "ranges": {k: list(v) for k, v in sorted(self.low_high.items())}}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Ranges:
+        return Ranges({k: (float(low), float(high)) for k, (low, high) in data["ranges"].items()}, data["source"])

@@ -55,6 +55,10 @@ class StRA(nn.Module):
         mode_interaction: bool = True,
     ) -> None:
         super().__init__()
+        numbers = {"channels": channels, "modes": modes, "window": window, "ratio": ratio, "mask_hidden": mask_hidden}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ModelError(f"{name} must be at least 1, but got {number}")
         if channels % (modes * ratio):
             raise ModelError(f"channels must be a multiple of modes * ratio = {modes * ratio}, but got {channels}")
         if window % 2 == 0:

@@ -80,6 +80,11 @@ class EmbeddingHead(nn.Module):
         return embedding if self.training else nn.functional.normalize(embedding, dim=1)
 
 
+def pool(x: Tensor) -> Tensor:
+    """Global average [B, C, H, W] -> [B, C]; over the last two axes but one, which saves a device a transpose."""
+    return x.permute(0, 2, 3, 1).mean(dim=(1, 2))
+
+
 class MobileNetV2(nn.Module):
     """Features, global average pool, head. Input [B, 3, H, W], output what the head gives."""
 
@@ -102,7 +107,7 @@ class MobileNetV2(nn.Module):
         self.head = head(final)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.head(self.features(x).mean(dim=(2, 3)))
+        result: Tensor = self.head(pool(self.features(x)))
         return result
 
     def forward_with_diversity(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,4 +125,4 @@ class MobileNetV2(nn.Module):
         else:
             x = slot(x)
         x = self.features[-1](block.conv[block.slot_index + 1 :](x))  # type: ignore[index]
-        return self.head(x.mean(dim=(2, 3))), diversity
+        return self.head(pool(x)), diversity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -15,6 +16,9 @@ from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.spec import ModelError
 
 MAX_WEIGHT_BYTES = 2**30
+# All that safetensors and torch's unpickler were seen to raise on damaged bytes, cut and changed at every place.
+UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
+UNREADABLE += (AttributeError, AssertionError, OSError, OverflowError, struct.error)
 
 
 def sha256_of(path: Path) -> str:
@@ -34,8 +38,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} must be at most {MAX_WEIGHT_BYTES >> 20} MiB, but has {path.stat().st_size >> 20} MiB")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        cause = "holds code instead of tensors alone" if "Unsupported" in str(error) else "is damaged or of another format"
+    except UNREADABLE as error:
+        cause = "holds code instead of tensors alone" if "GLOBAL" in str(error) else "is damaged or of another format"
         raise ModelError(f"{path} must be safetensors or a torch checkpoint of tensors, but it {cause}") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

@@ -1,0 +1,167 @@
+"""Where the faces are: a detector is a function from a picture to faces, largest first, and nothing more.
+
+YuNet (OpenCV's FaceDetectorYN) where its .onnx is there, else the Haar cascade inside the OpenCV 4.x wheels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_stra.faces import Detect, Face, RectXywh, check_picture
+from edge_stra.spec import ArtifactError, DataError, MissingError
+
+YUNET_FILE = "yunet_n_320_320.onnx"
+YUNET_SHA256 = "81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2"
+YUNET_VARIABLE = "EDGE_STRA_YUNET"
+YUNET_SCORE = 0.6  # the lowest confidence that is taken for a face
+HAAR_FILE = "haarcascade_frontalface_default.xml"
+HAAR_COMMAND = 'pip install "opencv-python-headless<5"'
+MAX_YUNET_BYTES = 8 << 20
+MAX_SIDE = 640  # both detectors see at most this; a face of 1/40 of it is still found, and a Pi keeps up
+
+# The crop's side is the box's longer side times 1 + FER_MARGIN. Measured on 956 pictures of FER2013's validation part, over
+# all seven classes: a FER crop has 0.99 times the longer side of YuNet's box and 1.02 times the side of the Haar cascade's
+# (medians), with the box centred in it to 2 %. The model was trained on such crops, so nothing is added.
+FER_MARGIN = 0.0
+
+
+def find_detector(yunet: Path | None = None, kind: str = "auto") -> tuple[str, Detect]:
+    """The name of the detector that will be used, "yunet" or "haar", and the detector.
+
+    `kind` is "auto", "yunet" or "haar". YuNet's file is looked for as `yunet`, then in the environment variable
+    EDGE_STRA_YUNET, then in the user's cache; "auto" falls to the cascade only where none of them names a file.
+    Raises MissingError where there is no detector, ArtifactError where the file is not YuNet's.
+    """
+    if kind not in ("auto", "yunet", "haar"):
+        raise DataError(f"the detector must be auto, yunet or haar, but is {kind!r}; choose one of the three")
+    path = None if kind == "haar" else find_yunet(yunet)
+    if path is not None:
+        return "yunet", yunet_detector(path)
+    if kind == "yunet":
+        raise MissingError(
+            f"YuNet must be given as a path, in {YUNET_VARIABLE} or as {cached_yunet()}, but is in none of them; "
+            f"put {YUNET_FILE} there, or take the detector haar"
+        )
+    return "haar", haar_detector()
+
+
+def cached_yunet() -> Path:
+    """Where YuNet's file lies for this user: $XDG_CACHE_HOME or ~/.cache, then edge-stra."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "edge-stra" / YUNET_FILE
+
+
+def find_yunet(given: Path | None = None) -> Path | None:
+    """The first of: the given path, $EDGE_STRA_YUNET, the user's cache. Raises MissingError where a named file is absent."""
+    named = given or (Path(value) if (value := os.environ.get(YUNET_VARIABLE)) else None)
+    if named is None:
+        return cached if (cached := cached_yunet()).is_file() else None
+    if not named.is_file():
+        source = "the given path" if given else YUNET_VARIABLE
+        raise MissingError(f"{named} ({source}) must be {YUNET_FILE}, but there is no such file; correct it or leave it out")
+    return named
+
+
+def read_yunet(path: Path) -> NDArray[np.uint8]:
+    """The verified bytes of YuNet's .onnx; read once, so that what is hashed is what is run. Raises ArtifactError."""
+    with path.open("rb") as file:
+        data = file.read(MAX_YUNET_BYTES + 1)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != YUNET_SHA256:
+        raise ArtifactError(
+            f"{path} must be YuNet with SHA-256 {YUNET_SHA256[:12]}..., but has {digest[:12]}...; fetch {YUNET_FILE} again"
+        )
+    return np.frombuffer(data, np.uint8)
+
+
+def yunet_detector(path: Path) -> Detect:
+    """YuNet as a detector. It holds an open network: one detector serves one thread. Raises ArtifactError, MissingError."""
+    model = read_yunet(path)
+    if not hasattr(cv2, "FaceDetectorYN"):
+        raise MissingError(f"YuNet needs OpenCV 4.5.4 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
+    network: Any = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (MAX_SIDE, MAX_SIDE), YUNET_SCORE)
+
+    def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
+        small, scale = reduced(rgb_u8)
+        network.setInputSize((small.shape[1], small.shape[0]))
+        _, rows = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        # A row is x, y, w, h, five landmarks of two numbers, score: (15,)
+        found = [Face(scaled_box(row[:4], scale), float(row[14])) for row in ([] if rows is None else rows)]
+        return largest_first(found)
+
+    return detect
+
+
+def haar_detector() -> Detect:
+    """The frontal-face cascade of the OpenCV 4.x wheels as a detector. Raises MissingError where the wheel has none."""
+    path = haar_path()
+    if path is None:
+        raise MissingError(
+            f"a face detector needs {YUNET_FILE} or OpenCV's {HAAR_FILE}, but OpenCV {cv2.__version__} ships no cascade; "
+            f"run: {HAAR_COMMAND}"
+        )
+    cascade = cv2.CascadeClassifier(str(path))
+
+    def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
+        small, scale = reduced(rgb_u8)
+        grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        least = max(24, min(grey.shape) // 16)  # 24 is the cascade's own window
+        rows = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5, minSize=(least, least))
+        return largest_first([Face(scaled_box(row, scale)) for row in rows])
+
+    return detect
+
+
+def haar_path() -> Path | None:
+    """The cascade's file, or None where this OpenCV has no cascades (5.x moved them out of the main wheels)."""
+    folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
+    if folder is None or not hasattr(cv2, "CascadeClassifier") or not (Path(folder) / HAAR_FILE).is_file():
+        return None
+    return Path(folder) / HAAR_FILE
+
+
+def reduced(rgb_u8: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """The picture with at most MAX_SIDE pixels on its longer side, and its size divided by the original's (at most 1)."""
+    height, width = check_picture(rgb_u8)
+    scale = MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return rgb_u8, 1.0
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(rgb_u8, size_wh, interpolation=cv2.INTER_AREA), scale  # type: ignore[return-value]
+
+
+def scaled_box(row: Any, scale: float) -> RectXywh:
+    """A box of the reduced picture, in whole pixels of the original; width and height are at least 1."""
+    left, top, width, height = (float(v) / scale for v in row)
+    return round(left), round(top), max(1, round(width)), max(1, round(height))
+
+
+def largest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: (-face.area, face.box_xywh))
+
+
+def crop_with_margin(rgb_u8: NDArray[np.uint8], box_xywh: RectXywh, margin: float = FER_MARGIN) -> NDArray[np.uint8]:
+    """The square around the centre of a box, uint8 [S, S, 3] with S = longer side x (1 + margin).
+
+    Where the square reaches over the border, the edge pixels are repeated: the face keeps its place and its aspect.
+    Raises DataError where the box is empty or does not touch the picture, or where the margin leaves nothing.
+    """
+    height, width = check_picture(rgb_u8)
+    left, top, box_width, box_height = box_xywh
+    if min(box_width, box_height) < 1 or left >= width or top >= height or left + box_width <= 0 or top + box_height <= 0:
+        raise DataError(f"a face's box must touch the picture of {width} x {height}, but is {box_xywh}; detect it on this picture")
+    if not -1 < margin <= 4:
+        raise DataError(f"a margin must be above -1 and at most 4 (a part of the box's side), but is {margin}")
+    side = max(1, round(max(box_width, box_height) * (1 + margin)))
+    first_row = round(top + (box_height - side) / 2)
+    first_column = round(left + (box_width - side) / 2)
+    rows = np.clip(np.arange(first_row, first_row + side), 0, height - 1)
+    columns = np.clip(np.arange(first_column, first_column + side), 0, width - 1)
+    return rgb_u8[rows][:, columns]

@@ -1,0 +1,88 @@
+"""A float32 .tflite and a recipe -> a quantized .tflite, through ai-edge-quantizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_stra.quiet import quiet_tools
+from edge_stra.spec import DataError, MissingError, Ranges, Recipe
+
+
+def load_quantizer() -> Any:
+    """ai-edge-quantizer's modules. Raises MissingError with the command that adds it."""
+    try:
+        from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+    except ImportError as error:
+        raise MissingError("quantization needs ai-edge-quantizer; run: pip install 'edge-stra[export]'") from error
+    return qtyping, quantizer, recipe_manager
+
+
+def tool_recipe(recipe: Recipe) -> list[dict[str, Any]]:
+    """Our rules in ai-edge-quantizer's own format."""
+    qtyping, _, recipe_manager = load_quantizer()
+    manager = recipe_manager.RecipeManager()
+    for rule in recipe.rules:
+        for operator in rule.operators:
+            name = qtyping.TFLOperationName(operator)
+            if rule.kind in ("int8", "int16"):
+                manager.add_static_config(rule.scope, name, 8 if rule.kind == "int8" else 16, 8)
+            elif rule.kind == "weight8":
+                manager.add_weight_only_config(rule.scope, name, 8)
+            elif rule.kind == "dynamic8":
+                manager.add_dynamic_config(rule.scope, name, 8)
+            elif rule.kind == "float16":
+                weight = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+                config = qtyping.OpQuantizationConfig(weight_tensor_config=weight, explicit_dequantize=True)
+                manager.add_quantization_config(rule.scope, name, config, "float_casting")
+            else:
+                manager.add_quantization_config(rule.scope, name, algorithm_key="no_quantize")
+    result: list[dict[str, Any]] = manager.get_quantization_recipe()
+    return result
+
+
+def quantize(model: bytes, recipe: Recipe, ranges: Ranges | None) -> bytes:
+    """Applies a recipe. Raises DataError where the ranges are absent or do not fit the graph."""
+    if not recipe.rules:
+        return model
+    with quiet_tools():
+        _, quantizer, _ = load_quantizer()
+        tool = quantizer.Quantizer(bytearray(model))
+        tool.load_quantization_recipe(tool_recipe(recipe))
+        statistics = None
+        if recipe.needs_calibration:
+            if ranges is None:
+                raise DataError(f"the recipe {recipe.name} needs calibration; give --calibration FOLDER with pictures")
+            statistics = range_statistics(model, ranges)
+        return bytes(tool.quantize(statistics, enable_progress_report=False).quantized_model)
+
+
+def computed_tensors(model: bytes) -> dict[str, int]:
+    """Name -> rank of every float tensor that is not a constant of the file."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    tensors: dict[str, int] = {}
+    for tensor in parsed.subgraphs[0].tensors:
+        data = parsed.buffers[tensor.buffer].data
+        if tensor.type == schema.TensorType.FLOAT32 and (data is None or len(data) == 0):
+            tensors[tensor.name.decode()] = 0 if tensor.shape is None else len(tensor.shape)
+    return tensors
+
+
+def range_statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
+    """Ranges in ai-edge-quantizer's format: arrays of the tensor's rank, one number each.
+
+    Raises DataError where a tensor of the graph has no range: the statistics are of another graph.
+    """
+    tensors = computed_tensors(model)
+    if missing := sorted(set(tensors) - set(ranges.low_high)):
+        raise DataError(
+            f"the calibration statistics must cover the graph's {len(tensors)} tensors, but {len(missing)} are missing "
+            f"(such as ...{missing[0][-60:]}): they are of another version of model or tools; give --calibration FOLDER"
+        )
+    return {
+        name: {key: np.full((1,) * rank, value, np.float32) for key, value in zip(("min", "max"), ranges.low_high[name], strict=True)}
+        for name, rank in tensors.items()
+    }

@@ -1,0 +1,46 @@
+"""Seeded weights whose network is alive: for benchmarks and tests, where trained weights are not wanted.
+
+With PyTorch's own initialisation and untouched BN statistics the activations vanish layer by layer, and any
+two graphs agree. Here BN has affine parameters of its own and statistics measured on structured pictures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_stra.models.mobilenetv2 import MobileNetV2
+from edge_stra.models.registry import create_model, get_spec
+from edge_stra.preprocess import to_input
+from edge_stra.synthetic import structured_pictures
+
+SEED = 20210606
+STATISTICS_PICTURES = 32
+
+
+def random_model(name: str, seed: int = SEED) -> MobileNetV2:
+    """A model of the registry with seeded weights and live BN statistics, in evaluation mode."""
+    spec = get_spec(name).input
+    generator = torch.Generator().manual_seed(seed)
+    model = create_model(name)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                if module.bias is not None:
+                    module.bias.normal_(0, 0.1, generator=generator)
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.5, generator=generator)
+            norm.bias.normal_(0, 0.3, generator=generator)
+            norm.momentum = None  # a plain average over the batches below
+        model.train()
+        pictures = structured_pictures(STATISTICS_PICTURES, spec.size_hw, seed)
+        inputs = np.concatenate([to_input(picture, spec) for picture in pictures])
+        for part in torch.from_numpy(inputs).permute(0, 3, 1, 2).split(8):
+            model(part)
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()

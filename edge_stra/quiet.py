@@ -1,0 +1,34 @@
+"""Keeps the progress lines of converters off the user's screen; a failure still comes as an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet_tools() -> Iterator[None]:
+    """Silences standard output and error, of native code too, third-party warnings and logging below ERROR."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as sink:
+            warnings.simplefilter("ignore")
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+                yield
+    finally:
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for handle in (*kept, nowhere):
+            os.close(handle)
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,239 @@
+"""Weights: strict loading, one clear error for each kind of bad file, nothing in a file executed, exact round trips."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edge_stra.models.registry import create_model
+from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights, sha256_of
+from edge_stra.spec import ModelError
+
+NAME = "mobilenetv2_stra.fer"
+FLOAT16_STEP = 2**-11  # half a unit in the last place of float16, relative, for numbers above its subnormals
+FLOAT16_FLOOR = 2**-25  # half the smallest subnormal
+
+
+class Code:
+    """Pickled, it creates a file when it is unpickled without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+def truncated(path: Path, source: Path, share: float) -> Path:
+    path.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+    return path
+
+
+def another_architecture(folder: Path) -> Path:
+    save_weights(create_model("mobilenetv2.fer"), folder / "other.safetensors")
+    return folder / "other.safetensors"
+
+
+def another_width(folder: Path) -> Path:
+    save_weights(create_model("mobilenetv2_140_stra.fer"), folder / "wide.safetensors")
+    return folder / "wide.safetensors"
+
+
+def with_one_more(folder: Path) -> Path:
+    save_file({**create_model(NAME).state_dict(), "extra": torch.zeros(1)}, folder / "more.safetensors")
+    return folder / "more.safetensors"
+
+
+def with_value(value: float) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        state = create_model(NAME).state_dict()
+        state["head.linear.weight"][0, 0] = value
+        save_file(state, folder / "bad.safetensors")
+        return folder / "bad.safetensors"
+
+    return make
+
+
+BAD_FOR_THE_MODEL: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "another architecture": (another_architecture, r"must hold the weights of .* missing .* another architecture"),
+    "another width": (another_width, r"of another shape \(.*is it another architecture"),
+    "one tensor more": (with_one_more, r"1 unknown \(extra\)"),
+    "NaN": (with_value(float("nan")), "must hold finite numbers, but head.linear.weight"),
+    "infinity": (with_value(float("inf")), "must hold finite numbers, but head.linear.weight"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FOR_THE_MODEL)
+def test_weights_that_do_not_fit_are_refused_and_the_model_stays(tmp_path: Path, case: str) -> None:
+    make, message = BAD_FOR_THE_MODEL[case]
+    path, model = make(tmp_path), create_model(NAME)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ModelError, match=message) as error:
+        load_weights(model, path, NAME)
+    assert "\n" not in str(error.value) and path.name in str(error.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.99])
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = tmp_path / f"whole{suffix}"
+    if suffix == ".pt":
+        torch.save(small().state_dict(), whole)
+    else:
+        save_file(small().state_dict(), whole)
+    with pytest.raises(ModelError, match="is damaged or of another format"):
+        read_weights(truncated(tmp_path / f"part{suffix}", whole, share))
+
+
+def test_an_old_checkpoint_cut_anywhere_gives_one_kind_of_error(tmp_path: Path) -> None:
+    """The format before torch 1.6, a bare pickle: the unpickler fails in many ways."""
+    torch.save({"weight": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    data, path = (tmp_path / "old.pt").read_bytes(), tmp_path / "cut.pt"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelError):
+            read_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+def test_an_old_checkpoint_with_any_byte_changed_gives_tensors_or_one_kind_of_error(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    data, path = (tmp_path / "old.pt").read_bytes(), tmp_path / "changed.pt"
+    refused = 0
+    for index in range(len(data)):
+        path.write_bytes(data[:index] + bytes([data[index] ^ 0x15]) + data[index + 1 :])
+        try:
+            read_weights(path)
+        except ModelError:
+            refused += 1
+    assert refused > len(data) / 4
+
+
+@pytest.mark.parametrize("form", ["torch.save", "pickle", "renamed to safetensors"])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, form: str) -> None:
+    made = tmp_path / "made"
+    path = tmp_path / ("code.safetensors" if form == "renamed to safetensors" else "code.pt")
+    state = {"weight": torch.ones(2), "code": Code(made)}
+    if form == "torch.save":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps(state["code"], protocol=2))
+    message = "is damaged" if form == "renamed to safetensors" else "holds code instead of tensors alone"
+    with pytest.raises(ModelError, match=message):
+        read_weights(path)
+    assert not made.exists()
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
+        assert made.exists(), "the file must be one that does harm, or the test proves nothing"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"weight": 1.0},
+        {"weight": [torch.ones(1)]},
+        {"a": torch.ones(1), "b": "text"},
+        [torch.ones(1)],
+        torch.ones(1),
+        3,
+    ],
+    ids=["number", "list inside", "text", "list", "tensor", "integer"],
+)
+def test_a_file_without_a_dictionary_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="must hold a dictionary of tensors"):
+        read_weights(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("name", ["absent.pt", "absent.safetensors", "."])
+def test_an_absent_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="there is no such file"):
+        read_weights(tmp_path / name)
+
+
+def test_a_file_above_the_limit_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "large.pt")
+    monkeypatch.setattr("edge_stra.models.weights.MAX_WEIGHT_BYTES", 10)
+    with pytest.raises(ModelError, match="must be at most"):
+        read_weights(tmp_path / "large.pt")
+
+
+WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    "bare": lambda s: s,
+    "module. of DDP": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "state_dict": lambda s: {"state_dict": s, "epoch": 3},
+    "model": lambda s: {"model": s, "place": [1, 2, 0.5], "optimizer": {"state": {}}},
+    "both": lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_wrappings_are_taken_off(tmp_path: Path, wrapping: str) -> None:
+    source, target = small(), small()
+    torch.save(WRAPPINGS[wrapping](source.state_dict()), tmp_path / "wrapped.pt")
+    load_weights(target, tmp_path / "wrapped.pt", "small")
+    assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_saved_weights_come_back_to_the_bit(tmp_path: Path, live: Callable[..., nn.Module]) -> None:
+    source, target = live(create_model(NAME), (4, 3, 88, 88)), create_model(NAME)
+    save_weights(source, tmp_path / "w.safetensors")
+    load_weights(target, tmp_path / "w.safetensors", NAME)
+    for key, value in source.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(value, target.state_dict()[key]), key
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_float16_comes_back_as_float32_within_half_a_step(tmp_path: Path, live: Callable[..., nn.Module]) -> None:
+    source, target = live(create_model(NAME), (4, 3, 88, 88)), create_model(NAME)
+    save_weights(source, tmp_path / "full.safetensors")
+    save_weights(source, tmp_path / "half.safetensors", torch.float16)
+    assert {v.dtype for v in read_weights(tmp_path / "half.safetensors").values()} == {torch.float16}
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * (tmp_path / "full.safetensors").stat().st_size
+    load_weights(target, tmp_path / "half.safetensors", NAME)
+    for key, value in source.state_dict().items():
+        if value.is_floating_point():
+            came = target.state_dict()[key]
+            assert came.dtype == torch.float32
+            assert ((came - value).abs() <= FLOAT16_STEP * value.abs() + FLOAT16_FLOOR).all(), key
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+IMAGENET = "models/mobilenet_v2_1.0_imagenet_features.pt"
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2.fer", "mobilenetv2_stra.fer", "mobilenetv2_stra.reid"])
+def test_imagenet_features_load_outside_the_slot(shared_file: Callable[[str], Path], name: str) -> None:
+    path, model = shared_file(IMAGENET), create_model(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_imagenet(model, path)
+    source = read_weights(path)
+    for key, value in model.state_dict().items():
+        in_slot = key.startswith(("features.17.conv.3.", "features.17.conv.4."))
+        kept = in_slot or key.startswith("head.")
+        assert torch.equal(value, before[key] if kept else source[key]), key
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_140.fer", "mobilenetv2_140_stra.reid"])
+def test_imagenet_features_of_another_width_are_refused(shared_file: Callable[[str], Path], name: str) -> None:
+    with pytest.raises(
+        ModelError, match=r"must hold ImageNet features; features\.0\.0\.weight must be \(48, 3, 3, 3\)"
+    ):
+        load_imagenet(create_model(name), shared_file(IMAGENET))
