@@ -1,1 +1,1 @@
-"""What runs on the device: detection, expression, re-identification, overlay. Imports nothing heavier than the runtime."""
+"""What runs on the device: faces, expressions, re-identification, overlay. Imports nothing heavier than the runtime."""

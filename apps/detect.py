@@ -22,13 +22,14 @@ YUNET_SHA256 = "81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2
 YUNET_VARIABLE = "EDGE_STRA_YUNET"
 YUNET_SCORE = 0.6  # the lowest confidence that is taken for a face
 HAAR_FILE = "haarcascade_frontalface_default.xml"
+HAAR_NEIGHBORS = 7  # fewer take a cap badge for a face, more lose small faces
 HAAR_COMMAND = 'pip install "opencv-python-headless<5"'
 MAX_YUNET_BYTES = 8 << 20
-MAX_SIDE = 640  # both detectors see at most this; a face of 1/40 of it is still found, and a Pi keeps up
+MAX_SIDE = 640  # both detectors see at most this on the longer side, so that the time does not grow with the camera
 
-# The crop's side is the box's longer side times 1 + FER_MARGIN. Measured on 956 pictures of FER2013's validation part, over
-# all seven classes: a FER crop has 0.99 times the longer side of YuNet's box and 1.02 times the side of the Haar cascade's
-# (medians), with the box centred in it to 2 %. The model was trained on such crops, so nothing is added.
+# The crop's side is the box's longer side times 1 + FER_MARGIN. Measured on 956 validation pictures of FER2013, all
+# seven classes: a FER crop has 0.99 times the longer side of YuNet's box and 1.02 times the side of the cascade's
+# (medians), with the box centred in it to 3 %. The model was trained on such crops, so nothing is added.
 FER_MARGIN = 0.0
 
 
@@ -59,13 +60,15 @@ def cached_yunet() -> Path:
 
 
 def find_yunet(given: Path | None = None) -> Path | None:
-    """The first of: the given path, $EDGE_STRA_YUNET, the user's cache. Raises MissingError where a named file is absent."""
+    """The given path, else $EDGE_STRA_YUNET, else the user's cache. Raises MissingError where a named one is absent."""
     named = given or (Path(value) if (value := os.environ.get(YUNET_VARIABLE)) else None)
     if named is None:
         return cached if (cached := cached_yunet()).is_file() else None
     if not named.is_file():
         source = "the given path" if given else YUNET_VARIABLE
-        raise MissingError(f"{named} ({source}) must be {YUNET_FILE}, but there is no such file; correct it or leave it out")
+        raise MissingError(
+            f"{named} ({source}) must be {YUNET_FILE}, but there is no such file; correct it or leave it out"
+        )
     return named
 
 
@@ -76,13 +79,14 @@ def read_yunet(path: Path) -> NDArray[np.uint8]:
     digest = hashlib.sha256(data).hexdigest()
     if digest != YUNET_SHA256:
         raise ArtifactError(
-            f"{path} must be YuNet with SHA-256 {YUNET_SHA256[:12]}..., but has {digest[:12]}...; fetch {YUNET_FILE} again"
+            f"{path} must be YuNet with SHA-256 {YUNET_SHA256[:12]}..., but has {digest[:12]}...; "
+            f"fetch {YUNET_FILE} again, or take the detector haar"
         )
     return np.frombuffer(data, np.uint8)
 
 
 def yunet_detector(path: Path) -> Detect:
-    """YuNet as a detector. It holds an open network: one detector serves one thread. Raises ArtifactError, MissingError."""
+    """YuNet as a detector; it holds an open network and serves one thread. Raises ArtifactError, MissingError."""
     model = read_yunet(path)
     if not hasattr(cv2, "FaceDetectorYN"):
         raise MissingError(f"YuNet needs OpenCV 4.5.4 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
@@ -104,8 +108,8 @@ def haar_detector() -> Detect:
     path = haar_path()
     if path is None:
         raise MissingError(
-            f"a face detector needs {YUNET_FILE} or OpenCV's {HAAR_FILE}, but OpenCV {cv2.__version__} ships no cascade; "
-            f"run: {HAAR_COMMAND}"
+            f"a face detector needs {YUNET_FILE} or OpenCV's {HAAR_FILE}, but OpenCV {cv2.__version__} "
+            f"ships no cascade; run: {HAAR_COMMAND}"
         )
     cascade = cv2.CascadeClassifier(str(path))
 
@@ -113,7 +117,7 @@ def haar_detector() -> Detect:
         small, scale = reduced(rgb_u8)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(grey.shape) // 16)  # 24 is the cascade's own window
-        rows = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5, minSize=(least, least))
+        rows = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=HAAR_NEIGHBORS, minSize=(least, least))
         return largest_first([Face(scaled_box(row, scale)) for row in rows])
 
     return detect
@@ -128,7 +132,7 @@ def haar_path() -> Path | None:
 
 
 def reduced(rgb_u8: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """The picture with at most MAX_SIDE pixels on its longer side, and its size divided by the original's (at most 1)."""
+    """The picture with at most MAX_SIDE pixels on its longer side, and its scale (at most 1)."""
     height, width = check_picture(rgb_u8)
     scale = MAX_SIDE / max(height, width)
     if scale >= 1:
@@ -155,8 +159,11 @@ def crop_with_margin(rgb_u8: NDArray[np.uint8], box_xywh: RectXywh, margin: floa
     """
     height, width = check_picture(rgb_u8)
     left, top, box_width, box_height = box_xywh
-    if min(box_width, box_height) < 1 or left >= width or top >= height or left + box_width <= 0 or top + box_height <= 0:
-        raise DataError(f"a face's box must touch the picture of {width} x {height}, but is {box_xywh}; detect it on this picture")
+    touches = -box_width < left < width and -box_height < top < height
+    if min(box_width, box_height) < 1 or not touches:
+        raise DataError(
+            f"a face's box must touch the picture of {width} x {height}, but is {box_xywh}; detect it on this picture"
+        )
     if not -1 < margin <= 4:
         raise DataError(f"a margin must be above -1 and at most 4 (a part of the box's side), but is {margin}")
     side = max(1, round(max(box_width, box_height) * (1 + margin)))

@@ -29,6 +29,8 @@ def expression_of(predictor: Predicts, crop_u8: NDArray[np.uint8], face: Face) -
     spec = predictor.spec
     logits = run(predictor, to_input(crop_u8, spec.input))  # (k,)
     if len(spec.labels) != len(logits):
-        raise ArtifactError(f"{spec.name} must give one number for each of {len(spec.labels)} labels, but gave {len(logits)}")
+        raise ArtifactError(
+            f"{spec.name} must give {len(spec.labels)} numbers, one for each label, but gave {len(logits)}"
+        )
     probabilities = {label: float(p) for label, p in zip(spec.labels, softmax(logits), strict=True)}
     return Expression(face, probabilities, spec.labels[int(logits.argmax())])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from edge_stra.faces import RectXywh
 
-MAX_HIDDEN = 0.30  # a panel that would lie on other faces, labels or panels with more than this part is left out
+MAX_HIDDEN = 0.15  # the part of another face that a panel may cover
+MAX_HIDDEN_OWN = 0.35  # the part of its own
 
 
 def overlap(a: RectXywh, b: RectXywh) -> int:
@@ -14,6 +15,13 @@ def overlap(a: RectXywh, b: RectXywh) -> int:
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(0, width) * max(0, height)
+
+
+def union(a: RectXywh, b: RectXywh) -> RectXywh:
+    """The smallest rectangle around two."""
+    left, top = min(a[0], b[0]), min(a[1], b[1])
+    right, bottom = max(a[0] + a[2], b[0] + b[2]), max(a[1] + a[3], b[1] + b[3])
+    return left, top, right - left, bottom - top
 
 
 def clipped(rect: RectXywh, size_hw: tuple[int, int]) -> RectXywh:
@@ -50,28 +58,43 @@ def place_tag(box: RectXywh, tag_hw: tuple[int, int], size_hw: tuple[int, int], 
 
 
 def candidates(box: RectXywh, panel_hw: tuple[int, int], gap: int) -> list[RectXywh]:
-    """Right of the box, left, below and above, each along the start, the middle and the end of the side; best first."""
+    """Right of the box, left, below and above, each at five steps along the side; then its corners."""
     height, width = panel_hw
     left, top, box_width, box_height = box
-    tops = (top, top + (box_height - height) // 2, top + box_height - height)
-    lefts = (left, left + (box_width - width) // 2, left + box_width - width)
-    beside = [(x, y) for x in (left + box_width + gap, left - gap - width) for y in tops]
-    stacked = [(x, y) for y in (top + box_height + gap, top - gap - height) for x in lefts]
-    return [(x, y, width, height) for x, y in beside + stacked]
+    tops = [top + (box_height - height) * step // 4 for step in range(5)]
+    lefts = [left + (box_width - width) * step // 4 for step in range(5)]
+    lefts_out, tops_out = (left + box_width + gap, left - gap - width), (top + box_height + gap, top - gap - height)
+    beside = [(x, y) for x in lefts_out for y in tops]
+    stacked = [(x, y) for y in tops_out for x in lefts]
+    corners = [(x, y) for y in tops_out for x in lefts_out]
+    return [(x, y, width, height) for x, y in beside + stacked + corners]
 
 
 def place_panel(
-    box: RectXywh, panel_hw: tuple[int, int], size_hw: tuple[int, int], gap: int, taken: Sequence[RectXywh]
+    box: RectXywh,
+    tag: RectXywh | None,
+    panel_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    gap: int,
+    faces: Sequence[RectXywh],
+    texts: Sequence[RectXywh],
 ) -> RectXywh | None:
-    """The candidate, moved inside the picture, that hides least of what is `taken` and then of its own face.
+    """The candidate, moved inside the picture, that covers no text, least of other faces and then of its own.
 
-    None where the picture is smaller than the panel, or where even the best hides too much of the others: in a
-    crowd the label says enough. A face that fills the picture is covered by its own panel, at the border.
+    None where the picture is smaller than the panel, or where every candidate covers some text or too much of a
+    face: in a crowd the label says enough. A face that fills the picture gets its panel over its border.
     """
     if not fits(panel_hw, size_hw):
         return None
-    places = [moved_inside(place, size_hw) for place in candidates(box, panel_hw, gap)]
-    hidden = [sum(overlap(place, other) for other in taken) for place in places]
-    costs = [3 * others + overlap(place, box) for others, place in zip(hidden, places, strict=True)]
-    best = costs.index(min(costs))
-    return None if hidden[best] > MAX_HIDDEN * panel_hw[0] * panel_hw[1] else places[best]
+    wanted = candidates(box, panel_hw, gap)
+    if tag is not None:  # beside a face and its label taken together, where the label is in the way
+        wanted += candidates(union(box, tag), panel_hw, gap)
+    places = [moved_inside(place, size_hw) for place in wanted]
+    costs: dict[RectXywh, int] = {}
+    for place in places:
+        hidden, own = [overlap(place, face) for face in faces], overlap(place, box)
+        too_much = any(part > MAX_HIDDEN * face[2] * face[3] for part, face in zip(hidden, faces, strict=True))
+        too_much = too_much or own > MAX_HIDDEN_OWN * box[2] * box[3]
+        if not too_much and not any(overlap(place, text) for text in texts):
+            costs[place] = 3 * sum(hidden) + own
+    return min(costs, key=lambda place: costs[place]) if costs else None

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from edge_stra.quiet import quiet_tools
-from edge_stra.spec import DataError, MissingError, Ranges, Recipe
+from edge_stra.spec import DataError, MissingError, Recipe, Statistics
+
+
+STATIC_BITS = {"int8": 8, "int8-tensor": 8, "int16": 16}
+"""Bits of activations by kind of rule."""
 
 
 def load_quantizer() -> Any:
@@ -26,10 +30,9 @@ def tool_recipe(recipe: Recipe) -> list[dict[str, Any]]:
     for rule in recipe.rules:
         for operator in rule.operators:
             name = qtyping.TFLOperationName(operator)
-            if rule.kind in ("int8", "int16"):
-                manager.add_static_config(rule.scope, name, 8 if rule.kind == "int8" else 16, 8)
-            elif rule.kind == "weight8":
-                manager.add_weight_only_config(rule.scope, name, 8)
+            if rule.kind in STATIC_BITS:
+                granularity = qtyping.QuantGranularity.TENSORWISE if rule.kind == "int8-tensor" else qtyping.QuantGranularity.CHANNELWISE
+                manager.add_static_config(rule.scope, name, STATIC_BITS[rule.kind], 8, granularity)
             elif rule.kind == "dynamic8":
                 manager.add_dynamic_config(rule.scope, name, 8)
             elif rule.kind == "float16":
@@ -42,20 +45,20 @@ def tool_recipe(recipe: Recipe) -> list[dict[str, Any]]:
     return result
 
 
-def quantize(model: bytes, recipe: Recipe, ranges: Ranges | None) -> bytes:
-    """Applies a recipe. Raises DataError where the ranges are absent or do not fit the graph."""
+def quantize(model: bytes, recipe: Recipe, statistics: Statistics | None) -> bytes:
+    """Applies a recipe. Raises DataError where statistics are absent or do not fit the graph."""
     if not recipe.rules:
         return model
     with quiet_tools():
         _, quantizer, _ = load_quantizer()
         tool = quantizer.Quantizer(bytearray(model))
         tool.load_quantization_recipe(tool_recipe(recipe))
-        statistics = None
+        tool_statistics = None
         if recipe.needs_calibration:
-            if ranges is None:
+            if statistics is None:
                 raise DataError(f"the recipe {recipe.name} needs calibration; give --calibration FOLDER with pictures")
-            statistics = range_statistics(model, ranges)
-        return bytes(tool.quantize(statistics, enable_progress_report=False).quantized_model)
+            tool_statistics = range_statistics(model, statistics)
+        return bytes(tool.quantize(tool_statistics, enable_progress_report=False).quantized_model)
 
 
 def computed_tensors(model: bytes) -> dict[str, int]:
@@ -71,18 +74,18 @@ def computed_tensors(model: bytes) -> dict[str, int]:
     return tensors
 
 
-def range_statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
+def range_statistics(model: bytes, statistics: Statistics) -> dict[str, dict[str, Any]]:
     """Ranges in ai-edge-quantizer's format: arrays of the tensor's rank, one number each.
 
     Raises DataError where a tensor of the graph has no range: the statistics are of another graph.
     """
     tensors = computed_tensors(model)
-    if missing := sorted(set(tensors) - set(ranges.low_high)):
+    if missing := sorted(set(tensors) - set(statistics.low_high)):
         raise DataError(
             f"the calibration statistics must cover the graph's {len(tensors)} tensors, but {len(missing)} are missing "
             f"(such as ...{missing[0][-60:]}): they are of another version of model or tools; give --calibration FOLDER"
         )
     return {
-        name: {key: np.full((1,) * rank, value, np.float32) for key, value in zip(("min", "max"), ranges.low_high[name], strict=True)}
+        name: {key: np.full((1,) * rank, value, np.float32) for key, value in zip(("min", "max"), statistics.low_high[name], strict=True)}
         for name, rank in tensors.items()
     }

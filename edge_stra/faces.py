@@ -61,16 +61,17 @@ def check_task(spec: ModelSpec, task: str) -> None:
     """Raises ArtifactError where a model was made for another task."""
     if spec.task != task:
         raise ArtifactError(
-            f"the model must be for the task {task!r}, but {spec.name} is for {spec.task!r}; give an artifact of a {task} model"
+            f"the model must be for the task {task!r}, but {spec.name} is for {spec.task!r}; give a {task} artifact"
         )
 
 
 def run(predictor: Predicts, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The one output row [K] for one input [1, H, W, 3]. Raises ArtifactError where it is not one row of finite numbers."""
+    """The output [K] for one input [1, H, W, 3]. Raises ArtifactError where it is not one row of finite numbers."""
     output = predictor(x)
     if output.ndim != 2 or output.shape[0] != 1 or not np.isfinite(output).all():
         raise ArtifactError(
             f"{predictor.spec.name} must give one row of finite numbers, but gave {list(output.shape)} "
             f"with {int((~np.isfinite(output)).sum())} that are not finite; export it again"
         )
-    return output[0].astype(np.float32)
+    row: NDArray[np.float32] = output[0].astype(np.float32)  # (k,)
+    return row

@@ -51,12 +51,11 @@ class Predictor:
     Integer inputs and outputs are quantized and dequantized here. One Predictor serves one thread.
     """
 
-    def __init__(self, artifact: Artifact, threads: int = 1, runtime: str | None = None, every_tensor: bool = False) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, runtime: str | None = None) -> None:
         self.artifact, self.spec = artifact, artifact.spec
         self.runtime_name, interpreter_class = find_runtime(runtime)
-        options = {"experimental_preserve_all_tensors": True} if every_tensor else {}
         try:
-            self.interpreter = interpreter_class(model_path=str(artifact.path), num_threads=threads, **options)
+            self.interpreter = interpreter_class(model_path=str(artifact.path), num_threads=threads)
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             cause = str(error).strip().splitlines()[0][:160]
@@ -82,15 +81,15 @@ def load_predictor(path: Path, threads: int = 1, runtime: str | None = None) -> 
     return Predictor(open_artifact(path), threads, runtime)
 
 
-def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3].
+def open_plain(model: bytes) -> Any:
+    """ai-edge-litert's interpreter with plain kernels, which keeps every tensor readable; a delegate does not.
 
-    Needs ai-edge-litert: the tensors inside a delegate can't be read, so the plain kernels run here.
+    Raises MissingError where another runtime is all there is.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
-        raise MissingError("calibration needs ai-edge-litert; run: pip install 'edge-stra[export]'") from error
+        raise MissingError("reading tensors needs ai-edge-litert; run: pip install 'edge-stra[pi]'") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that keeping all tensors is meant for inspection: it is
         interpreter = Interpreter(
@@ -100,6 +99,19 @@ def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[
             num_threads=os.cpu_count(),
         )
         interpreter.allocate_tensors()
+    return interpreter
+
+
+def read_float(interpreter: Any, detail: dict[str, Any]) -> NDArray[np.float32]:
+    """A tensor's value as float32."""
+    return dequantize_array(interpreter.get_tensor(detail["index"]), detail)
+
+
+def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3].
+
+    """
+    interpreter = open_plain(model)
     index = interpreter.get_input_details()[0]["index"]
     details = [d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["name"] and 0 not in d["shape"]]
     extremes: dict[str, tuple[float, float]] = {}

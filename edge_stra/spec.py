@@ -13,8 +13,12 @@ Errors (catch `EdgeStraError` for all):
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 FER_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
@@ -78,12 +82,14 @@ class ModelSpec:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> ModelSpec:
-        """The inverse of `to_json`. Raises ArtifactError where a field is missing, unknown or of a wrong type."""
+        """The inverse of `to_json`. Raises ArtifactError where a field is missing or of a wrong type."""
         try:
             pixels = data["input"]
             height, width = (int(v) for v in pixels["size_hw"])
             mean = tuple(float(v) for v in pixels["mean_rgb"])
             std = tuple(float(v) for v in pixels["std_rgb"])
+            if not isinstance(data["labels"], list | tuple) or not all(math.isfinite(v) for v in (*mean, *std)):
+                raise ValueError("labels must be a list, mean and std finite numbers")
             if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 8 <= min(height, width) <= max(height, width) <= 4096:
                 raise ValueError("sizes must be 8 to 4096, mean and std three numbers each, std above 0")
             if pixels["color"] not in ("rgb", "grey") or data["output"] not in ("logits", "embedding"):
@@ -95,7 +101,7 @@ class ModelSpec:
                 labels=tuple(str(label) for label in data["labels"]),
                 output=data["output"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"the model specification must be complete, but: {error!r}; export it again") from error
 
 
@@ -120,6 +126,7 @@ class Recipe:
     name: str
     rules: tuple[Rule, ...]
     integer_io: bool = False
+    correct_bias: bool = False
 
     @property
     def needs_calibration(self) -> bool:
@@ -127,18 +134,14 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Ranges:
-    """Smallest and largest value of each float tensor of a graph, by name, and where they come from.
+class Statistics:
+    """Everything that static quantization needs to know of data.
 
-    Everything that static quantization needs to know of data. `source` tells count and SHA-256 of the pictures.
+    low_high: smallest and largest value of each float tensor of the graph, by name. corrections: what is added
+    to the bias of each conv or linear, float32 [channels], by module name (empty where the recipe has none).
+    source: count and SHA-256 of the pictures.
     """
 
     low_high: dict[str, tuple[float, float]]
+    corrections: dict[str, NDArray[np.float32]]
     source: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"source": self.source, "ranges": {k: list(v) for k, v in sorted(self.low_high.items())}}
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> Ranges:
-        return Ranges({k: (float(low), float(high)) for k, (low, high) in data["ranges"].items()}, data["source"])

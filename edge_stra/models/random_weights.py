@@ -13,7 +13,7 @@ from torch import nn
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import create_model, get_spec
 from edge_stra.preprocess import to_input
-from edge_stra.synthetic import structured_pictures
+from edge_stra.synthetic import synthetic_pictures
 
 SEED = 20210606
 STATISTICS_PICTURES = 32
@@ -21,7 +21,7 @@ STATISTICS_PICTURES = 32
 
 def random_model(name: str, seed: int = SEED) -> MobileNetV2:
     """A model of the registry with seeded weights and live BN statistics, in evaluation mode."""
-    spec = get_spec(name).input
+    spec, task = get_spec(name).input, get_spec(name).task
     generator = torch.Generator().manual_seed(seed)
     model = create_model(name)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -37,7 +37,7 @@ def random_model(name: str, seed: int = SEED) -> MobileNetV2:
             norm.bias.normal_(0, 0.3, generator=generator)
             norm.momentum = None  # a plain average over the batches below
         model.train()
-        pictures = structured_pictures(STATISTICS_PICTURES, spec.size_hw, seed)
+        pictures = synthetic_pictures(task, STATISTICS_PICTURES, spec.size_hw, seed)
         inputs = np.concatenate([to_input(picture, spec) for picture in pictures])
         for part in torch.from_numpy(inputs).permute(0, 3, 1, 2).split(8):
             model(part)

@@ -1,0 +1,152 @@
+"""The drawn parts of an overlay: colours, text, the label and the panel of bars, as RGBA pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_stra.faces import Expression
+
+Rgb = tuple[int, int, int]
+RectFloat = tuple[float, ...]  # left, top, width, height
+COLORS: Mapping[str, Rgb] = {
+    "anger": (255, 107, 99),
+    "disgust": (126, 211, 110),
+    "fear": (190, 150, 255),
+    "happiness": (255, 206, 84),
+    "sadness": (104, 176, 255),
+    "surprise": (255, 158, 92),
+    "neutral": (200, 208, 220),
+}
+OTHER_COLOR: Rgb = (94, 220, 214)  # for labels that are not FER's
+DARK: Rgb = (16, 19, 26)
+LIGHT: Rgb = (242, 244, 248)
+QUIET: Rgb = (176, 183, 194)
+TRACK: Rgb = (80, 86, 99)
+PANEL_ALPHA, SOLID = 212, 255  # of 255: the picture stays visible behind a panel
+FONT = cv2.FONT_HERSHEY_DUPLEX
+CAP_HEIGHT = 22.0  # of FONT at scale 1, in pixels
+ROW_MIN, ROW_MAX = 13, 64  # height of one bar's row in pixels; below 13 its text can't be read
+
+
+def row_height(size_hw: tuple[int, int]) -> int:
+    """The height of a bar's row, in pixels: the one measure from which all others follow."""
+    return min(ROW_MAX, max(ROW_MIN, round(min(size_hw) / 32)))
+
+
+def fineness(row: int) -> int:
+    """How many times larger labels and panels are drawn before they are reduced: OpenCV's small text is ragged."""
+    return 4 if row < 20 else 2
+
+
+def frame_width(row: int) -> int:
+    return max(1, round(row / 8))
+
+
+def color_of(label: str) -> Rgb:
+    return COLORS.get(label, OTHER_COLOR)
+
+
+def text_scale(height: float) -> float:
+    """The font's scale for capitals of `height` pixels."""
+    return height / CAP_HEIGHT
+
+
+def text_width(text: str, row: int) -> int:
+    """The width in pixels of a text in a row of `row` pixels."""
+    fine_row = row * fineness(row)
+    size, _ = cv2.getTextSize(text, FONT, text_scale(0.5 * fine_row), text_weight(fine_row))
+    return math.ceil(size[0] / fineness(row))
+
+
+def text_weight(fine_row: int) -> int:
+    return max(1, round(fine_row / 20))
+
+
+def put_text(canvas: NDArray[np.uint8], text: str, left: float, middle: float, row: int, color: Rgb) -> None:
+    """Text on a fine canvas, its capitals centred on `middle`; `left`, `middle` and `row` are in final pixels."""
+    fine = row * fineness(row)
+    origin = (round(left * fineness(row)), round(middle * fineness(row) + 0.25 * fine))
+    cv2.putText(canvas, text, origin, FONT, text_scale(0.5 * fine), (*color, SOLID), text_weight(fine), cv2.LINE_AA)
+
+
+def rounded(rect: RectFloat, radius: float) -> NDArray[np.int32]:
+    """The outline [40, 2] of a rectangle xywh with round corners."""
+    left, top, width, height = rect
+    radius = min(radius, width / 2, height / 2)
+    angles = np.linspace(0, math.pi / 2, 10)
+    near_x, far_x = left + radius, left + width - radius
+    near_y, far_y = top + radius, top + height - radius
+    centres = ((far_x, far_y), (near_x, far_y), (near_x, near_y), (far_x, near_y))
+    turns = []
+    for quarter, centre in enumerate(centres):
+        turned = angles + quarter * math.pi / 2
+        turns.append(np.stack([np.cos(turned), np.sin(turned)], 1) * radius + centre)  # (10, 2)
+    return np.rint(np.concatenate(turns)).astype(np.int32)  # (40, 2)
+
+
+def fill(canvas: NDArray[np.uint8], rect: RectFloat, radius: float, fine: int, rgba: Any) -> None:
+    """A filled rectangle with round corners on a fine canvas; all lengths in final pixels."""
+    left, top, width, height = (v * fine for v in rect)
+    cv2.fillPoly(canvas, [rounded((left, top, width - 1, height - 1), radius * fine)], rgba, cv2.LINE_AA)
+
+
+def tag_text(expression: Expression) -> str:
+    return f"{expression.label} {percent(expression.probabilities[expression.label])}"
+
+
+def percent(probability: float) -> str:
+    return f"{100 * probability:.0f}%"
+
+
+def tag_size(expression: Expression, row: int) -> tuple[int, int]:
+    """Height and width of a label, in pixels."""
+    return round(1.25 * row), text_width(tag_text(expression), row) + row
+
+
+def tag_picture(expression: Expression, row: int) -> NDArray[np.uint8]:
+    """The label as RGBA [h * fine, w * fine, 4]."""
+    height, width = tag_size(expression, row)
+    fine, color = fineness(row), color_of(expression.label)
+    canvas = np.zeros((height * fine, width * fine, 4), np.uint8)
+    fill(canvas, (0, 0, width, height), 0.35 * row, fine, (*color, SOLID))
+    put_text(canvas, tag_text(expression), 0.5 * row, 0.5 * height, row, DARK)
+    return canvas
+
+
+def panel_columns(expression: Expression, row: int) -> tuple[int, int, int]:
+    """The widths of names, bars and numbers, in pixels."""
+    return max(text_width(label, row) for label in expression.probabilities), 5 * row, text_width("100%", row)
+
+
+def panel_size(expression: Expression, row: int) -> tuple[int, int]:
+    """Height and width of a panel, in pixels."""
+    pad, gap = round(0.6 * row), round(0.5 * row)
+    return len(expression.probabilities) * row + 2 * pad, sum(panel_columns(expression, row)) + 2 * gap + 2 * pad
+
+
+def panel_picture(expression: Expression, row: int) -> NDArray[np.uint8]:
+    """The panel as RGBA [h * fine, w * fine, 4]: one row for each label; the top one bright and in its colour."""
+    height, width = panel_size(expression, row)
+    names, bars, _ = panel_columns(expression, row)
+    pad, gap = round(0.6 * row), round(0.5 * row)
+    fine = fineness(row)
+    canvas = np.zeros((height * fine, width * fine, 4), np.uint8)
+    fill(canvas, (0, 0, width, height), 0.5 * row, fine, (*DARK, PANEL_ALPHA))
+    for index, (label, probability) in enumerate(expression.probabilities.items()):
+        top = label == expression.label
+        middle = pad + (index + 0.5) * row
+        color, thickness = (color_of(label), 0.5 * row) if top else (QUIET, 0.36 * row)
+        put_text(canvas, label, pad, middle, row, color if top else QUIET)
+        bar = (pad + names + gap, middle - thickness / 2, float(bars), thickness)
+        fill(canvas, bar, thickness / 2, fine, (*TRACK, SOLID))
+        if probability * bars >= 0.5:  # less than half a pixel is an empty bar, not a dot
+            fill(canvas, (bar[0], bar[1], probability * bars, thickness), thickness / 2, fine, (*color, SOLID))
+        number = percent(probability)
+        put_text(canvas, number, width - pad - text_width(number, row), middle, row, LIGHT if top else QUIET)
+    return canvas

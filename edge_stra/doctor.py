@@ -1,0 +1,186 @@
+"""What is installed, what would be used, and the exact command for what is missing.
+
+Versions come from the installed packages' metadata: nothing heavy is imported, so this answers in well under a second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edge_stra import __version__
+from edge_stra.quiet import quiet_tools
+from edge_stra.runtime import RUNTIMES, find_runtime
+from edge_stra.spec import ArtifactError, EdgeStraError, MissingError
+
+PI_COMMAND = "pip install 'edge-stra[pi]'"
+EXPORT_COMMAND = "pip install 'edge-stra[export]'"
+OPENCV_WHEELS = tuple(
+    f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")
+)
+# What is asked for, the distributions that provide it, and what adds it.
+PACKAGES = (
+    ("numpy", ("numpy",), PI_COMMAND),
+    ("click", ("click",), "pip install edge-stra"),
+    ("opencv", OPENCV_WHEELS, PI_COMMAND),
+    ("ai-edge-litert", ("ai-edge-litert",), PI_COMMAND),
+    ("torch", ("torch",), EXPORT_COMMAND),
+    ("litert-torch", ("litert-torch",), EXPORT_COMMAND),
+    ("ai-edge-quantizer", ("ai-edge-quantizer",), EXPORT_COMMAND),
+    ("safetensors", ("safetensors",), EXPORT_COMMAND),
+)
+HEAVY_RUNTIMES = ("tensorflow",)  # takes seconds to import: it is only looked for
+FEATURES_OF_INTEREST = ("neon", "asimd", "asimddp", "i8mm", "fphp", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni")
+
+
+def diagnose(tflite: Path | None = None) -> dict[str, Any]:
+    """Everything that `edge-stra doctor` says, ready for JSON.
+
+    With a .tflite file it is loaded, to see whether a delegate (XNNPACK) takes it. Raises ArtifactError where the
+    file can't be loaded.
+    """
+    return {
+        "edge_stra": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": describe_cpu(),
+        "packages": {name: describe_package(names, command) for name, names, command in PACKAGES},
+        "runtime": describe_runtime(),
+        "delegate": describe_delegate(tflite),
+        "opencv": describe_opencv(),
+        "face_detector": describe_detector(),
+    }
+
+
+def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """The CPU's architecture, name, cores this process may use, and the vector extensions that matter for int8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    fields: dict[str, str] = {}
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    return {
+        "machine": platform.machine(),
+        # Arm boards say "Model" (the board's name), x86 says "model name".
+        "name": fields.get("Model") or fields.get("model name") or platform.processor() or "unknown",
+        "cores": cores,
+        "features": [flag for flag in FEATURES_OF_INTEREST if flag in flags],
+    }
+
+
+def describe_package(names: tuple[str, ...], command: str) -> dict[str, Any]:
+    """The version of the first of some distributions that is installed, or the command that adds one."""
+    for name in names:
+        try:
+            return {"version": metadata.version(name), "distribution": name}
+        except metadata.PackageNotFoundError:
+            continue
+    return {"version": None, "install": command}
+
+
+def describe_runtime() -> dict[str, Any]:
+    """The TFLite runtime that would be taken; light ones are really imported, TensorFlow is only looked for."""
+    for name, module, _ in RUNTIMES:
+        if name in HEAVY_RUNTIMES:
+            if sys.modules.get(module, False) is None or importlib.util.find_spec(module) is None:
+                continue
+            return {"name": name, "imported": False}
+        try:
+            find_runtime(name)
+        except MissingError:
+            continue
+        return {"name": name, "imported": True}
+    return {"name": None, "install": PI_COMMAND}
+
+
+def describe_delegate(tflite: Path | None) -> dict[str, Any]:
+    """How many nodes of a file a delegate has taken: seen on the loaded file, never guessed.
+
+    No delegate is asked for, so the one that takes nodes is the runtime's default: XNNPACK. Raises ArtifactError,
+    MissingError.
+    """
+    if tflite is None:
+        return {"checked": False, "note": "give a .tflite file to see whether XNNPACK takes it"}
+    if not tflite.is_file():
+        raise ArtifactError(f"{tflite} must be a .tflite file, but there is no such file; export one first")
+    name, interpreter_class = find_runtime()
+    try:
+        with quiet_tools():
+            interpreter = interpreter_class(model_path=str(tflite), num_threads=1)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[0][:160]
+        raise ArtifactError(f"{tflite} can't be loaded by {name}: {cause}; export it again") from error
+    if not hasattr(interpreter, "_get_ops_details"):
+        return {"checked": False, "note": f"{name} does not list the nodes of a loaded file"}
+    # The list keeps the nodes that a delegate replaced, and appends one DELEGATE for each part it took.
+    operators = [str(node["op_name"]) for node in interpreter._get_ops_details()]
+    parts = operators.count("DELEGATE")
+    return {"checked": True, "file": tflite.name, "xnnpack": parts > 0, "parts": parts, "nodes": len(operators) - parts}
+
+
+def describe_opencv() -> dict[str, Any]:
+    """The OpenCV that is imported, and whether the Haar cascade and YuNet's class are in it."""
+    try:
+        import cv2
+
+        from edge_stra.apps.detect import HAAR_COMMAND, haar_path
+    except ImportError:
+        return {"version": None, "install": PI_COMMAND}
+    found = {
+        "version": cv2.__version__,
+        "yunet_class": hasattr(cv2, "FaceDetectorYN"),
+        "cascade": haar_path() is not None,
+    }
+    return found if found["cascade"] else found | {"install": HAAR_COMMAND}
+
+
+def describe_detector() -> dict[str, Any]:
+    """The face detector that would be used, or the line that says why there is none."""
+    try:
+        from edge_stra.apps.detect import find_detector, find_yunet
+
+        name, _ = find_detector()
+        return {"name": name, "file": str(find_yunet()) if name == "yunet" else None}
+    except ImportError:
+        return {"name": None, "problem": f"face detection needs OpenCV, but it is not installed; run: {PI_COMMAND}"}
+    except EdgeStraError as error:
+        return {"name": None, "problem": str(error)}
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report as lines for a terminal."""
+    cpu, runtime, opencv, detector = (report[key] for key in ("cpu", "runtime", "opencv", "face_detector"))
+    features = f", {' '.join(cpu['features'])}" if cpu["features"] else ""
+    rows = [
+        ("edge-stra", report["edge_stra"]),
+        ("python", report["python"]),
+        ("platform", report["platform"]),
+        ("cpu", f"{cpu['name']} ({cpu['machine']}, {cpu['cores']} cores{features})"),
+        *((name, found["version"] or missing(found)) for name, found in report["packages"].items()),
+        ("TFLite runtime", runtime["name"] or missing(runtime)),
+        ("XNNPACK", render_delegate(report["delegate"])),
+        ("Haar cascade", "in OpenCV" if opencv.get("cascade") else missing(opencv)),
+        ("face detector", detector["name"] or detector["problem"]),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def missing(found: dict[str, Any]) -> str:
+    return f"missing; run: {found['install']}"
+
+
+def render_delegate(delegate: dict[str, Any]) -> str:
+    if not delegate["checked"]:
+        return f"not checked: {delegate['note']}"
+    if not delegate["xnnpack"]:
+        return f"takes nothing of {delegate['file']} ({delegate['nodes']} nodes run on the plain kernels)"
+    return f"takes {delegate['file']} in {delegate['parts']} part{'s' if delegate['parts'] > 1 else ''}"

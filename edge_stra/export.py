@@ -1,0 +1,204 @@
+"""Export: weights -> reference -> reformulated -> quantized artifact, kept only where parity is proven."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_stra import __version__
+from edge_stra.artifact import FORMAT, Artifact, check_output, embed, manifest_path, open_artifact, sha256_of
+from edge_stra.calibration.bias import apply_corrections, measure_corrections
+from edge_stra.calibration.data import read_calibration
+from edge_stra.calibration.quantize import quantize
+from edge_stra.calibration.recipes import RECIPES
+from edge_stra.calibration.statistics import load_statistics
+from edge_stra.converters.tflite import convert
+from edge_stra.loading import load_model
+from edge_stra.models.mobilenetv2 import MobileNetV2
+from edge_stra.models.registry import get_spec
+from edge_stra.parity import Comparison, check, compare, outputs_of
+from edge_stra.preprocess import load_input, to_input
+from edge_stra.reformulate import reformulate
+from edge_stra.runtime import Predictor, measure_ranges
+from edge_stra.shipped import shipped_statistics
+from edge_stra.spec import DataError, InputSpec, ModelError, ModelSpec, OutputError, ParityError, Recipe, Statistics
+from edge_stra.synthetic import synthetic_pictures
+
+TOOLS = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy", "opencv-python-headless")
+PARITY_PICTURES = 32
+SYNTHETIC_SEED = 1
+
+Inputs = list[NDArray[np.float32]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of an export; `weights` and `calibration` as in `edge-stra export --help`."""
+
+    model: str
+    quantize: str
+    out: Path
+    target: str = "tflite"
+    weights: str | None = None
+    calibration: Path | None = None
+    pictures: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    path: Path
+    manifest: dict[str, Any]
+    comparisons: list[Comparison]
+
+
+def synthetic_inputs(spec: ModelSpec, count: int, seed: int) -> tuple[Inputs, dict[str, Any]]:
+    """Seeded pictures that need no data set, and what a manifest says of them."""
+    pictures = synthetic_pictures(spec.task, count, spec.input.size_hw, seed)
+    return [to_input(p, spec.input) for p in pictures], {"kind": "synthetic", "count": count, "seed": seed}
+
+
+def parity_inputs(spec: ModelSpec, folder: Path | None) -> tuple[Inputs, dict[str, Any]]:
+    """At most 32 pictures of a folder or list, evenly spread; synthetic ones where there is none."""
+    if folder is None:
+        return synthetic_inputs(spec, PARITY_PICTURES, SYNTHETIC_SEED)
+    inputs, source = read_pictures(folder, spec.input)
+    return inputs, source
+
+
+def read_pictures(folder: Path, spec: InputSpec) -> tuple[Inputs, dict[str, Any]]:
+    from edge_stra.data import list_pictures
+
+    paths = list_pictures(folder) if folder.is_dir() else [folder]
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(PARITY_PICTURES, len(paths))).round().astype(int)]
+    return [load_input(p, spec) for p in chosen], {"kind": "pictures", "name": folder.name, "count": len(chosen)}
+
+
+def find_statistics(request: Request, spec: ModelSpec, recipe: Recipe, network: nn.Module) -> Statistics | None:
+    """From the pictures that the user gave, from the package for shipped weights, or from synthetic pictures for
+    random ones. Raises DataError where none of the three applies: there is no default data set."""
+    if not recipe.needs_calibration:
+        return None
+    if request.calibration is None and request.weights is None:
+        if path := shipped_statistics(request.model):
+            return load_statistics(path, request.quantize)
+    if request.calibration is not None:
+        inputs, source = read_calibration(request.calibration, spec.input)
+    elif request.weights == "random":
+        inputs, source = synthetic_inputs(spec, 64, seed=0)
+    else:
+        raise DataError(f"{request.quantize} needs calibration for weights of your own; give --calibration FOLDER with pictures")
+    return measure_statistics(recipe, spec, network, inputs, source)
+
+
+def measure_statistics(recipe: Recipe, spec: ModelSpec, network: nn.Module, inputs: Inputs, source: dict[str, Any]) -> Statistics:
+    """Corrections first, where the recipe has them, then the ranges of the graph with them."""
+    corrections = measure_corrections(network, inputs) if recipe.correct_bias else {}
+    graph = convert(apply_corrections(network, corrections), spec.input.size_hw)
+    return Statistics(measure_ranges(graph, inputs), corrections, source)
+
+
+def tool_versions() -> dict[str, str]:
+    found = {"edge-stra": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    for name in TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def torch_function(network: nn.Module) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """A PyTorch network as a function of NHWC arrays."""
+
+    def call(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            result: NDArray[np.float32] = network(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+        return result
+
+    return call
+
+
+def compare_all(model: MobileNetV2, network: nn.Module, artifact: Artifact, inputs: Inputs) -> list[Comparison]:
+    """Reference -> reformulated -> artifact, and reference -> artifact, which the tolerance is about."""
+    classifier = bool(artifact.spec.labels)
+    reference, rewritten = (outputs_of(torch_function(n), inputs) for n in (model, network))
+    produced = outputs_of(Predictor(artifact), inputs)
+    label = f"tflite {artifact.quantize}"
+    return [
+        compare(("reference", "reformulated"), reference, rewritten, classifier),
+        compare(("reformulated", label), rewritten, produced, classifier),
+        compare(("reference", label), reference, produced, classifier),
+    ]
+
+
+def export(request: Request, say: Say = lambda line: None) -> Exported:
+    """Writes OUT/NAME.QUANTIZE.tflite and .json, or nothing.
+
+    Raises EdgeStraError: ParityError where the artifact does not agree with its PyTorch model.
+    """
+    if request.target != "tflite":
+        raise ModelError(f"unknown target {request.target!r}; the targets are tflite")
+    if request.quantize not in RECIPES:
+        raise ModelError(f"unknown precision {request.quantize!r}; the precisions are {', '.join(RECIPES)}")
+    spec, recipe = get_spec(request.model), RECIPES[request.quantize]
+    path = request.out / f"{request.model}.{request.quantize}.tflite"
+    check_output(path, request.overwrite)
+    check_output(manifest_path(path), request.overwrite)
+    say(f"loading {request.model}")
+    model, weights = load_model(request.model, request.weights)
+    network = reformulate(model, spec.input.size_hw)
+    say("calibrating" if recipe.needs_calibration else "no calibration needed")
+    statistics = find_statistics(request, spec, recipe, network)
+    say("converting and quantizing")
+    corrected = apply_corrections(network, statistics.corrections) if statistics else network
+    data = embed(quantize(convert(corrected, spec.input.size_hw), recipe, statistics), spec, request.quantize)
+    say("comparing with PyTorch")
+    inputs, pictures = parity_inputs(spec, request.pictures or (request.calibration if request.calibration else None))
+    manifest = {
+        "format": FORMAT,
+        "target": "tflite",
+        "quantize": request.quantize,
+        "recipe": recipe.name,
+        "model": spec.to_json(),
+        "weights": weights,
+        "calibration": statistics.source if statistics else None,
+        "tools": tool_versions(),
+    }
+    return keep_if_equal(path, data, manifest, pictures, model, network, inputs)
+
+
+def keep_if_equal(
+    path: Path, data: bytes, manifest: dict[str, Any], pictures: dict[str, Any], model: MobileNetV2, network: nn.Module, inputs: Inputs
+) -> Exported:
+    """Judges the artifact in a hidden folder beside its place and moves it there, with its manifest, if it passes."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".edge-stra-", dir=path.parent) as folder:
+            candidate = Path(folder) / path.name
+            candidate.write_bytes(data)
+            artifact = replace(open_artifact(candidate), path=candidate)
+            comparisons = compare_all(model, network, artifact, inputs)
+            failures = check(artifact.quantize, artifact.spec, comparisons[0], comparisons[2])
+            if failures:
+                raise ParityError(f"the artifact does not agree with PyTorch and is not kept: {'; '.join(failures)}")
+            report = {"pictures": pictures, "comparisons": [c.to_json() for c in comparisons]}
+            manifest = manifest | {"sha256": sha256_of(candidate), "bytes": len(data), "parity": report}
+            manifest_path(candidate).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+            os.replace(candidate, path)
+            os.replace(manifest_path(candidate), manifest_path(path))
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    return Exported(path, manifest, comparisons)

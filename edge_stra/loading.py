@@ -1,0 +1,43 @@
+"""A model's name and a source of weights -> the network in evaluation mode, and what a manifest says of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edge_stra.models.mobilenetv2 import MobileNetV2
+from edge_stra.models.random_weights import SEED, random_model
+from edge_stra.models.registry import create_model, get_spec
+from edge_stra.models.weights import load_weights
+from edge_stra.shipped import shipped_weights
+from edge_stra.spec import ModelError
+
+
+def state_sha256(model: nn.Module) -> str:
+    """A hash of all tensors by name, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(name.encode() + b"\0" + value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_model(name: str, weights: str | None) -> tuple[MobileNetV2, dict[str, Any]]:
+    """The network with weights from a file, "random", or (None) those that are shipped.
+
+    Returns it with {"source", "sha256"}. Raises ModelError for an unknown name, where nothing is shipped, and
+    where a file does not fit.
+    """
+    get_spec(name)
+    if weights == "random":
+        model, source = random_model(name), f"random, seed {SEED}"
+    else:
+        path = Path(weights) if weights else shipped_weights(name)
+        if path is None:
+            raise ModelError(f"no weights are shipped for {name}; give --weights FILE, or --weights random for a benchmark")
+        model, source = create_model(name).eval(), f"file {path.name}" if weights else "shipped"
+        load_weights(model, path, name)
+    return model, {"source": source, "sha256": state_sha256(model)}
