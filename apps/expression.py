@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from edge_stra.apps.detect import crop_with_margin
 from numpy.typing import NDArray
 
-from edge_stra.apps.detect import crop_with_margin
 from edge_stra.faces import Detect, Expression, Face, Predicts, check_picture, check_task, run
 from edge_stra.preprocess import softmax, to_input
 from edge_stra.spec import ArtifactError

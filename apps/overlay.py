@@ -9,8 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from edge_stra.apps.panel import (
     DARK,
     Rgb,
@@ -24,6 +22,8 @@ from edge_stra.apps.panel import (
     tag_size,
 )
 from edge_stra.apps.placement import clipped, place_panel, place_tag
+from numpy.typing import NDArray
+
 from edge_stra.artifact import write_with
 from edge_stra.faces import Expression, Face, RectXywh, check_picture
 from edge_stra.spec import DataError, OutputError

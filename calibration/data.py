@@ -34,7 +34,7 @@ def calibration_paths(source: Path) -> list[Path]:
     else:
         paths = list_pictures(source)
     if len(paths) < MIN_PICTURES:
-        raise DataError(f"calibration needs at least {MIN_PICTURES} pictures, but {source} has {len(paths)}; add more like those of use")
+        raise DataError(f"calibration needs at least {MIN_PICTURES} pictures, but {source} has {len(paths)}; add more")
     if len(paths) > MAX_PICTURES:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, MAX_PICTURES).round().astype(int)]
     return paths
@@ -44,11 +44,15 @@ def check_picture(rgb_u8: NDArray[np.uint8], name: str) -> None:
     """Raises DataError for a constant or nearly constant picture, and for noise: the ranges would be wrong."""
     grey = rgb_u8.mean(axis=2)
     if grey.std() < MIN_DEVIATION:
-        raise DataError(f"{name} must be a picture of something, but is nearly constant (deviation {grey.std():.1f} of 255)")
+        raise DataError(
+            f"{name} must be a picture of something, but is nearly constant (deviation {grey.std():.1f} of 255)"
+        )
     left, right = grey[:, :-1].ravel(), grey[:, 1:].ravel()
     spread = left.std() * right.std()
     if spread > 0 and ((left - left.mean()) * (right - right.mean())).mean() / spread < MIN_CORRELATION:
-        raise DataError(f"{name} must be a picture of something, but looks like noise; calibrate with pictures like those of use")
+        raise DataError(
+            f"{name} must be a picture of something, but looks like noise; calibrate with pictures like those of use"
+        )
 
 
 def read_calibration(source: Path, spec: InputSpec) -> tuple[list[NDArray[np.float32]], dict[str, Any]]:

@@ -9,7 +9,6 @@ import numpy as np
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, Recipe, Statistics
 
-
 STATIC_BITS = {"int8": 8, "int8-tensor": 8, "int16": 16}
 """Bits of activations by kind of rule."""
 
@@ -31,7 +30,11 @@ def tool_recipe(recipe: Recipe) -> list[dict[str, Any]]:
         for operator in rule.operators:
             name = qtyping.TFLOperationName(operator)
             if rule.kind in STATIC_BITS:
-                granularity = qtyping.QuantGranularity.TENSORWISE if rule.kind == "int8-tensor" else qtyping.QuantGranularity.CHANNELWISE
+                granularity = (
+                    qtyping.QuantGranularity.TENSORWISE
+                    if rule.kind == "int8-tensor"
+                    else qtyping.QuantGranularity.CHANNELWISE
+                )
                 manager.add_static_config(rule.scope, name, STATIC_BITS[rule.kind], 8, granularity)
             elif rule.kind == "dynamic8":
                 manager.add_dynamic_config(rule.scope, name, 8)
@@ -86,6 +89,9 @@ def range_statistics(model: bytes, statistics: Statistics) -> dict[str, dict[str
             f"(such as ...{missing[0][-60:]}): they are of another version of model or tools; give --calibration FOLDER"
         )
     return {
-        name: {key: np.full((1,) * rank, value, np.float32) for key, value in zip(("min", "max"), statistics.low_high[name], strict=True)}
+        name: {
+            key: np.full((1,) * rank, value, np.float32)
+            for key, value in zip(("min", "max"), statistics.low_high[name], strict=True)
+        }
         for name, rank in tensors.items()
     }

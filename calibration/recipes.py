@@ -7,14 +7,18 @@ from edge_stra.spec import Recipe, Rule
 ATTENTION = ".*fast_attention.*"
 # Stem, first block, and the expansion that reads it: the noise of these tensors alone costs 29 to 32 dB, every
 # later one 42 dB and more, because that expansion takes small differences of large values (docs/quantization.md).
-EARLY = r".*(Sequential_features/torch\.nn\.modules\.container\.Sequential_0/|InvertedResidual_1/|InvertedResidual_2/.*Conv2d_0;).*"
+EARLY = r".*(Sequential_features/[^/]*Sequential_0/|InvertedResidual_1/|InvertedResidual_2/.*Conv2d_0;).*"
 PLACEMENT = ".*fast_attention.Strip.*"
 MODE_ATTENTION = ".*FastModeAttention.*"
 
 RECIPES: dict[str, Recipe] = {
     "fp32": Recipe("float32", ()),
     "fp16": Recipe("weights_float16", (Rule(".*", ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), "float16"),)),
-    "dynamic": Recipe("dynamic_wi8_af32", (Rule(".*", ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), "dynamic8"),)),
+    # XNNPACK quantizes activations on the fly for convs and linears, not for depthwise convs: those stay float.
+    "dynamic": Recipe(
+        "dynamic_wi8_af32",
+        (Rule(".*", ("CONV_2D", "FULLY_CONNECTED"), "dynamic8"), Rule(EARLY, ("CONV_2D",), "float")),
+    ),
     # The fast one. The products and softmaxes of attention run in float: XNNPACK takes SOFTMAX in float only,
     # and an int8 BATCH_MATMUL of this size is about 8 times slower than the float one.
     "int8": Recipe(

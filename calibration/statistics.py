@@ -31,6 +31,8 @@ def load_statistics(path: Path, recipe: str) -> Statistics:
             prefix = f"{recipe}/bias/"
             corrections = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise DataError(f"{path.name} must hold calibration statistics for {recipe}, but: {error!r}; give --calibration") from error
+        raise DataError(
+            f"{path.name} must hold calibration statistics for {recipe}, but: {error!r}; give --calibration"
+        ) from error
     pairs = {name: (low, high) for name, (low, high) in zip(notes["tensors"], ranges, strict=True)}
     return Statistics(pairs, corrections, notes["source"])

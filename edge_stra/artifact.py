@@ -51,7 +51,7 @@ def sha256_of(path: Path) -> str:
 
 
 def embed(model: bytes, spec: ModelSpec, quantize: str) -> bytes:
-    """A .tflite file with specification and labels inside; the archive's times are fixed, so equal input gives equal bytes."""
+    """A .tflite file with specification and labels inside. Times are fixed: equal input gives equal bytes."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         inner = {"format": FORMAT, "target": "tflite", "quantize": quantize, "model": spec.to_json()}
@@ -76,7 +76,9 @@ def read_embedded(path: Path) -> tuple[ModelSpec, str]:
                 raise ArtifactError(f"{path} carries a specification of more than {MAX_JSON_BYTES >> 20} MiB; refused")
             inner = json.loads(archive.read(INNER_SPEC))
     except UNREADABLE as error:
-        raise ArtifactError(f"{path} is truncated, or not from edge-stra export: no specification inside; export it again") from error
+        raise ArtifactError(
+            f"{path} is truncated, or not from edge-stra export: no specification inside; export it again"
+        ) from error
     if not isinstance(inner, dict) or inner.get("format") != FORMAT:
         raise ArtifactError(f"{path} must be of format {FORMAT}, but says {str(inner)[:60]}; export it again")
     if missing := [key for key in ("model", "quantize") if key not in inner]:
@@ -117,7 +119,9 @@ def open_artifact(path: Path) -> Artifact:
                 f"but is {digest[:12]}...; one of the two was changed, export again"
             )
         if ModelSpec.from_json(manifest["model"]) != spec or manifest["quantize"] != quantize:
-            raise ArtifactError(f"{path} does not match {manifest_path(path).name}: another specification; export again")
+            raise ArtifactError(
+                f"{path} does not match {manifest_path(path).name}: another specification; export again"
+            )
     return Artifact(path, spec, "tflite", quantize, digest, manifest)
 
 
@@ -128,7 +132,9 @@ def check_output(path: Path, overwrite: bool) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OutputError(f"{path.parent} must be a folder that can be written, but: {error.strerror or error}") from error
+        raise OutputError(
+            f"{path.parent} must be a folder that can be written, but: {error.strerror or error}"
+        ) from error
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already; give --overwrite to replace it, or another --out")
 

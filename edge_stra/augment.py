@@ -59,7 +59,9 @@ def erase_batch(pictures: Tensor, chance: float, random: torch.Generator) -> Ten
     centre = torch.rand(batch, 2, generator=random)
     y = (torch.arange(height) + 0.5) / height
     x = (torch.arange(width) + 0.5) / width
-    inside = ((y - centre[:, :1]).abs() < half_h[:, None])[:, :, None] & ((x - centre[:, 1:]).abs() < half_w[:, None])[:, None]
+    inside = ((y - centre[:, :1]).abs() < half_h[:, None])[:, :, None] & ((x - centre[:, 1:]).abs() < half_w[:, None])[
+        :, None
+    ]
     chosen = torch.rand(batch, generator=random) < chance
     mask = (inside & chosen[:, None, None])[:, None].to(pictures.device)
     return torch.where(mask, pictures.mean(dim=(2, 3), keepdim=True), pictures)

@@ -35,7 +35,9 @@ def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     found = {FER_FOLDERS[p.name.lower()]: p for p in folder.iterdir() if p.is_dir() and p.name.lower() in FER_FOLDERS}
     if missing := [label for label in FER_LABELS if label not in found]:
         names = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
-        raise DataError(f"{folder} must hold one folder for each label, but {', '.join(missing)} is missing; found {names}")
+        raise DataError(
+            f"{folder} must hold one folder for each label, but {', '.join(missing)} is missing; found {names}"
+        )
     pairs = [(path, index) for index, label in enumerate(FER_LABELS) for path in list_pictures(found[label])]
     return [path for path, _ in pairs], np.array([index for _, index in pairs])
 
@@ -47,5 +49,7 @@ def read_grey(paths: list[Path], size: int) -> NDArray[np.uint8]:
         grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if grey is None:
             raise DataError(f"{path} must be a picture, but can't be decoded")
-        stack[index] = grey if grey.shape == (size, size) else cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+        stack[index] = (
+            grey if grey.shape == (size, size) else cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+        )
     return stack

@@ -92,19 +92,22 @@ def find_statistics(request: Request, spec: ModelSpec, recipe: Recipe, network: 
     random ones. Raises DataError where none of the three applies: there is no default data set."""
     if not recipe.needs_calibration:
         return None
-    if request.calibration is None and request.weights is None:
-        if path := shipped_statistics(request.model):
-            return load_statistics(path, request.quantize)
+    if request.calibration is None and request.weights is None and (path := shipped_statistics(request.model)):
+        return load_statistics(path, request.quantize)
     if request.calibration is not None:
         inputs, source = read_calibration(request.calibration, spec.input)
     elif request.weights == "random":
         inputs, source = synthetic_inputs(spec, 64, seed=0)
     else:
-        raise DataError(f"{request.quantize} needs calibration for weights of your own; give --calibration FOLDER with pictures")
+        raise DataError(
+            f"{request.quantize} needs calibration for weights of your own; give --calibration FOLDER with pictures"
+        )
     return measure_statistics(recipe, spec, network, inputs, source)
 
 
-def measure_statistics(recipe: Recipe, spec: ModelSpec, network: nn.Module, inputs: Inputs, source: dict[str, Any]) -> Statistics:
+def measure_statistics(
+    recipe: Recipe, spec: ModelSpec, network: nn.Module, inputs: Inputs, source: dict[str, Any]
+) -> Statistics:
     """Corrections first, where the recipe has them, then the ranges of the graph with them."""
     corrections = measure_corrections(network, inputs) if recipe.correct_bias else {}
     graph = convert(apply_corrections(network, corrections), spec.input.size_hw)
@@ -182,7 +185,13 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
 
 
 def keep_if_equal(
-    path: Path, data: bytes, manifest: dict[str, Any], pictures: dict[str, Any], model: MobileNetV2, network: nn.Module, inputs: Inputs
+    path: Path,
+    data: bytes,
+    manifest: dict[str, Any],
+    pictures: dict[str, Any],
+    model: MobileNetV2,
+    network: nn.Module,
+    inputs: Inputs,
 ) -> Exported:
     """Judges the artifact in a hidden folder beside its place and moves it there, with its manifest, if it passes."""
     try:

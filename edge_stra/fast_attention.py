@@ -75,7 +75,13 @@ def affine_of(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def conv_of(weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> nn.Conv2d:
     """A conv with the geometry of `like` and these weights; the number of outputs may differ."""
     conv = nn.Conv2d(
-        like.in_channels, len(weight), like.kernel_size, like.stride, like.padding, groups=like.groups, bias=bias is not None
+        like.in_channels,
+        len(weight),
+        like.kernel_size,
+        like.stride,
+        like.padding,
+        groups=like.groups,
+        bias=bias is not None,
     )  # type: ignore[arg-type]
     conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     if bias is not None:
@@ -200,7 +206,7 @@ class FastModeAttention(nn.Module):
 
     def forward(self, local: Tensor, hidden: Tensor) -> Tensor:
         """local: gamma * S [G, N, D]; returns what is to be added to it, [G, N, D]."""
-        groups, nodes, depth = local.shape
+        groups, nodes, _ = local.shape
         mask = (torch.tanh(hidden + self.mask_bias) @ self.mask_weight).reshape(groups, 1, nodes).softmax(dim=2)
         scaled_z = (mask.reshape(groups, nodes, 1) * local).sum(dim=1, keepdim=True)  # gamma * z, (g, 1, d)
         z = scaled_z if self.inverse is None else scaled_z * self.inverse

@@ -56,7 +56,7 @@ def module_outputs(network: nn.Module, x: Array) -> dict[str, Array]:
         return hook
 
     for name, module in network.named_modules():
-        if name:
+        if name and not isinstance(module, nn.Identity):  # what a folded BN has become
             handles.append(module.register_forward_hook(watch(name)))
     with torch.inference_mode():
         network(torch.from_numpy(x).permute(0, 3, 1, 2))
@@ -75,7 +75,10 @@ def artifact_tensors(artifact: Artifact, inputs: list[Array]) -> list[dict[str, 
     for x in inputs:
         interpreter.set_tensor(detail["index"], quantize_array(x, detail))
         interpreter.invoke()
-        names = {details[i]["name"]: (op, np.dtype(details[i]["dtype"]).name, read_float(interpreter, details[i])) for op, i in produced}
+        names = {
+            details[i]["name"]: (op, np.dtype(details[i]["dtype"]).name, read_float(interpreter, details[i]))
+            for op, i in produced
+        }
         runs.append(names)
     return runs
 
@@ -99,9 +102,11 @@ def compare_layers(network: nn.Module, artifact: Artifact, inputs: list[Array]) 
             layer = Layer(candidate, operator, dtype, sqnr_db(wanted, came))
             if candidate not in rows or layer.sqnr_db > rows[candidate].sqnr_db:
                 rows[candidate] = layer
-    # Of a conv, its folded BN and its fused ReLU6, only the one that the tensor stands for agrees.
-    best: dict[str, Layer] = {}
-    for layer in rows.values():
-        if layer.sqnr_db > 0:
-            best[layer.module] = layer
-    return sorted(best.values(), key=lambda layer: layer.sqnr_db)
+    # Of a conv and its fused ReLU6 only the one agrees that the tensor stands for; the other is noise and more.
+    return sorted((layer for layer in rows.values() if layer.sqnr_db > 0), key=lambda layer: layer.sqnr_db)
+
+
+def render(layers: list[Layer]) -> str:
+    """A table for people, worst first."""
+    lines = [f"{'module':<36}{'operator':<20}{'dtype':<9}{'SQNR dB':>8}"]
+    return "\n".join(lines + [f"{x.module:<36}{x.operator:<20}{x.dtype:<9}{x.sqnr_db:>8.1f}" for x in layers])

@@ -37,7 +37,9 @@ def load_model(name: str, weights: str | None) -> tuple[MobileNetV2, dict[str, A
     else:
         path = Path(weights) if weights else shipped_weights(name)
         if path is None:
-            raise ModelError(f"no weights are shipped for {name}; give --weights FILE, or --weights random for a benchmark")
+            raise ModelError(
+                f"no weights are shipped for {name}; give --weights FILE, or --weights random for a benchmark"
+            )
         model, source = create_model(name).eval(), f"file {path.name}" if weights else "shipped"
         load_weights(model, path, name)
     return model, {"source": source, "sha256": state_sha256(model)}

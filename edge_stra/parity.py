@@ -108,14 +108,15 @@ def check(quantize: str, spec: ModelSpec, rewritten: Comparison, artifact: Compa
     tolerance = TOLERANCES[quantize]
     failures = []
     if not rewritten.relative <= REFORMULATED_RELATIVE:
-        failures.append(f"reformulated: error must be <= {REFORMULATED_RELATIVE:g} of the deviation, is {rewritten.relative:.2g}")
+        failures.append(
+            f"reformulated: error must be <= {REFORMULATED_RELATIVE:g} of the deviation, is {rewritten.relative:.2g}"
+        )
     if not artifact.sqnr_db >= tolerance.sqnr_db:
         failures.append(f"{quantize}: SQNR must be >= {tolerance.sqnr_db:g} dB, is {artifact.sqnr_db:.1f}")
     if not artifact.cosine >= tolerance.cosine:
         failures.append(f"{quantize}: cosine must be >= {tolerance.cosine:g}, is {artifact.cosine:.5f}")
-    if spec.labels:
-        if artifact.top1 is None or not artifact.top1 >= tolerance.top1:
-            failures.append(f"{quantize}: top-1 agreement must be >= {tolerance.top1:.0%}, is {artifact.top1}")
+    if spec.labels and (artifact.top1 is None or not artifact.top1 >= tolerance.top1):
+        failures.append(f"{quantize}: top-1 agreement must be >= {tolerance.top1:.0%}, is {artifact.top1}")
     return failures
 
 

@@ -108,12 +108,12 @@ def read_float(interpreter: Any, detail: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3].
-
-    """
+    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3]."""
     interpreter = open_plain(model)
     index = interpreter.get_input_details()[0]["index"]
-    details = [d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["name"] and 0 not in d["shape"]]
+    details = [
+        d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["name"] and 0 not in d["shape"]
+    ]
     extremes: dict[str, tuple[float, float]] = {}
     for x in inputs:
         interpreter.set_tensor(index, x)
@@ -143,7 +143,9 @@ def quantize_array(x: NDArray[np.float32], detail: dict[str, Any]) -> NDArray[An
         return x
     scale, zero = detail["quantization"]
     limits = np.iinfo(detail["dtype"])
-    result: NDArray[Any] = np.clip(np.rint(x / np.float32(scale)) + zero, limits.min, limits.max).astype(detail["dtype"])
+    result: NDArray[Any] = np.clip(np.rint(x / np.float32(scale)) + zero, limits.min, limits.max).astype(
+        detail["dtype"]
+    )
     return result
 
 

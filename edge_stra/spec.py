@@ -90,7 +90,12 @@ class ModelSpec:
             std = tuple(float(v) for v in pixels["std_rgb"])
             if not isinstance(data["labels"], list | tuple) or not all(math.isfinite(v) for v in (*mean, *std)):
                 raise ValueError("labels must be a list, mean and std finite numbers")
-            if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 8 <= min(height, width) <= max(height, width) <= 4096:
+            if (
+                len(mean) != 3
+                or len(std) != 3
+                or min(std) <= 0
+                or not 8 <= min(height, width) <= max(height, width) <= 4096
+            ):
                 raise ValueError("sizes must be 8 to 4096, mean and std three numbers each, std above 0")
             if pixels["color"] not in ("rgb", "grey") or data["output"] not in ("logits", "embedding"):
                 raise ValueError(f"unknown color {pixels['color']!r} or output {data['output']!r}")

@@ -18,7 +18,7 @@ def structured_pictures(count: int, size_hw: tuple[int, int], seed: int = 0) -> 
 
 def _picture(random: np.random.Generator, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     height, width = size_hw
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     angle = random.uniform(0, 2 * np.pi)
     slope = (np.cos(angle) * x + np.sin(angle) * y)[:, :, None]
     picture = random.uniform(20, 200, 3) + slope * random.uniform(-120, 120, 3)
@@ -43,7 +43,17 @@ def _face(random: np.random.Generator, size_hw: tuple[int, int]) -> NDArray[np.u
     skin, hair = random.uniform(110, 215), random.uniform(15, 110)
     canvas = np.full((side, side), random.uniform(20, 190), np.float32)
 
-    def ellipse(x: float, y: float, a: float, b: float, grey: float, turn: float = 0, start: float = 0, end: float = 360, line: int = -1) -> None:
+    def ellipse(
+        x: float,
+        y: float,
+        a: float,
+        b: float,
+        grey: float,
+        turn: float = 0,
+        start: float = 0,
+        end: float = 360,
+        line: int = -1,
+    ) -> None:
         centre, axes = (int(x * side), int(y * side)), (max(1, int(a * side)), max(1, int(b * side)))
         cv2.ellipse(canvas, centre, axes, turn, start, end, grey, line, cv2.LINE_AA)
 
@@ -63,7 +73,7 @@ def _face(random: np.random.Generator, size_hw: tuple[int, int]) -> NDArray[np.u
     else:
         start, end = (20, 160) if smile > 0 else (200, 340)
         ellipse(middle, 0.76 - smile / 2, random.uniform(0.09, 0.15), abs(smile) + 0.01, 60, 0, start, end, 5)
-    y, x = np.mgrid[-1:1:side * 1j, -1:1:side * 1j]
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     light = 1 + random.uniform(-0.3, 0.3) * x + random.uniform(-0.25, 0.25) * y
     texture = cv2.GaussianBlur(random.normal(0, 40, (side, side)).astype(np.float32), (0, 0), 3)
     grey = np.clip(canvas * light + texture, 0, 255).astype(np.uint8)

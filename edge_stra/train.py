@@ -27,7 +27,6 @@ from tqdm import tqdm
 
 from edge_stra.augment import Augmentation, augment_batch, resize_batch
 from edge_stra.data import list_fer, read_grey
-from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import create_model, get_spec
 from edge_stra.models.weights import load_imagenet, save_weights
 
@@ -166,7 +165,9 @@ class Run:
         batch, losses, saved = self.recipe["batch"], [], time.monotonic()
         per_epoch = len(pictures) // batch
         self.model.train()
-        bar = tqdm(list(batches(len(pictures), batch, self.seed + self.epoch)), desc=f"epoch {self.epoch}", mininterval=10)
+        bar = tqdm(
+            list(batches(len(pictures), batch, self.seed + self.epoch)), desc=f"epoch {self.epoch}", mininterval=10
+        )
         for index, chosen in enumerate(bar):
             if index < self.batch_index:
                 continue
@@ -181,7 +182,9 @@ class Run:
         return float(np.mean(losses)) if losses else math.nan
 
 
-def train(name: str, recipe: dict[str, Any], data: Path, init: Path | None, out: Path, seed: int, resume: bool) -> float:
+def train(
+    name: str, recipe: dict[str, Any], data: Path, init: Path | None, out: Path, seed: int, resume: bool
+) -> float:
     """Trains `name` and writes `out/best.safetensors`; returns its validation accuracy in percent."""
     out.mkdir(parents=True, exist_ok=True)
     held_out, held_out_labels = load_split(data / "validation")
@@ -195,7 +198,9 @@ def train(name: str, recipe: dict[str, Any], data: Path, init: Path | None, out:
         size, start = sizes[run.epoch], time.monotonic()
         loss = run.train_epoch(pictures, labels, len(sizes), size)
         accuracy = validate(run.average, name, held_out, held_out_labels, size)
-        run.history.append({"epoch": run.epoch, "loss": loss, "accuracy": accuracy, "seconds": time.monotonic() - start})
+        run.history.append(
+            {"epoch": run.epoch, "loss": loss, "accuracy": accuracy, "seconds": time.monotonic() - start}
+        )
         print(json.dumps(run.history[-1]), flush=True)
         if size == final_size and accuracy > run.best:
             run.best = accuracy

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from edge_stra.apps import detect as detection
 from edge_stra.apps.detect import crop_with_margin, find_detector, scaled_box
 from edge_stra.apps.expression import predict_expressions
 from edge_stra.apps.overlay import draw_expressions, enlarged, layout, write_picture
 from edge_stra.apps.placement import overlap
 from edge_stra.apps.reid import distance, embed_picture
+from numpy.typing import NDArray
+
 from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render
 from edge_stra.faces import Expression, Face, RectXywh
 from edge_stra.preprocess import read_rgb
@@ -167,7 +167,7 @@ def test_yunet_is_looked_for_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert detection.find_yunet() == variable
     assert detection.find_yunet(given) == given
     variable.unlink()
-    with pytest.raises(MissingError, match="EDGE_STRA_YUNET.*no such file"):
+    with pytest.raises(MissingError, match=r"EDGE_STRA_YUNET.*no such file"):
         detection.find_yunet()
 
 
@@ -250,7 +250,7 @@ def test_embedding_refuses_another_model_and_vectors_without_direction() -> None
     with pytest.raises(ArtifactError, match="must be for the task 'reid', but stub is for 'fer'"):
         embed_picture(Stub(FER_SPEC, [0.0] * 7), gradient(40, 60))
     zero = np.zeros(512, np.float32)
-    with pytest.raises(DataError, match="length above 0, but has 0.0"):
+    with pytest.raises(DataError, match=r"length above 0, but has 0\.0"):
         distance(zero, zero + 1)
     with pytest.raises(DataError, match=r"\[512\] and \[256\]"):
         distance(zero + 1, zero[:256] + 1)
@@ -290,7 +290,7 @@ def test_overlay_panels_stay_inside_and_off_all_text(size_hw: tuple[int, int], b
     panels = [panel for _, _, panel in places if panel]
     tags = [tag for _, tag, _ in places if tag]
     for left, top, width, height in panels + tags:
-        assert 0 <= left and 0 <= top and left + width <= size_hw[1] and top + height <= size_hw[0]
+        assert left >= 0 and top >= 0 and left + width <= size_hw[1] and top + height <= size_hw[0]
     for index, panel in enumerate(panels):
         assert not any(overlap(panel, other) for other in tags + panels[:index])
 
@@ -375,7 +375,7 @@ def test_doctor_sees_xnnpack_on_a_loaded_file_only(tmp_path: Path) -> None:
     assert seen["checked"] and seen["xnnpack"] and seen["parts"] >= 1
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
-    with pytest.raises(ArtifactError, match="broken.tflite can't be loaded"):
+    with pytest.raises(ArtifactError, match=r"broken\.tflite can't be loaded"):
         describe_delegate(broken)
 
 

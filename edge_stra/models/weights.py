@@ -23,7 +23,11 @@ UNREADABLE += (AttributeError, AssertionError, OSError, OverflowError, struct.er
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -35,7 +39,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"{path} must be a weights file, but there is no such file")
     if path.stat().st_size > MAX_WEIGHT_BYTES:
-        raise ModelError(f"{path} must be at most {MAX_WEIGHT_BYTES >> 20} MiB, but has {path.stat().st_size >> 20} MiB")
+        raise ModelError(
+            f"{path} must be at most {MAX_WEIGHT_BYTES >> 20} MiB, but has {path.stat().st_size >> 20} MiB"
+        )
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except UNREADABLE as error:
@@ -54,12 +60,18 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     state, own = read_weights(path), model.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unknown = [k for k in state if k not in own]
-    shapes = [f"{k} {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape]
+    shapes = [
+        f"{k} {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
     if missing or unknown or shapes:
         parts = [f"{len(missing)} tensors missing ({missing[0]})"] if missing else []
         parts += [f"{len(unknown)} unknown ({unknown[0]})"] if unknown else []
         parts += [f"{len(shapes)} of another shape ({shapes[0]})"] if shapes else []
-        raise ModelError(f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture?")
+        raise ModelError(
+            f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture?"
+        )
     if bad := [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
         raise ModelError(f"{path} must hold finite numbers, but {bad[0]} has NaN or infinity")
     model.load_state_dict({k: state.get(k, own[k]).to(own[k].dtype) for k in own})
@@ -78,7 +90,9 @@ def load_imagenet(model: MobileNetV2, path: Path) -> None:
     for key in wanted:
         if key not in state or state[key].shape != own[key].shape:
             came = tuple(state[key].shape) if key in state else "nothing"
-            raise ModelError(f"{path} must hold ImageNet features; {key} must be {tuple(own[key].shape)}, but got {came}")
+            raise ModelError(
+                f"{path} must hold ImageNet features; {key} must be {tuple(own[key].shape)}, but got {came}"
+            )
     model.load_state_dict({k: state[k] for k in wanted}, strict=False)
 
 

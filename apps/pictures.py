@@ -1,0 +1,62 @@
+"""Picture files in, JSON-ready rows and annotated picture files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_stra.apps.detect import find_detector
+from edge_stra.apps.expression import predict_expressions
+from edge_stra.apps.overlay import draw_expressions, enlarged, write_picture
+from edge_stra.apps.reid import distance, embed_picture
+
+from edge_stra.faces import Detect, Predicts
+from edge_stra.preprocess import read_rgb
+from edge_stra.spec import DataError
+
+WHOLE_PICTURE = "none"
+
+
+def annotate_pictures(
+    predictor: Predicts, paths: Sequence[Path], out: Path | None, detector: str, yunet: Path | None
+) -> tuple[list[dict[str, Any]], str]:
+    """The faces of each picture and the detector's name; with `out`, annotated copies are written.
+
+    `out` is a file for one picture, or a folder. Raises DataError where a picture can't be read.
+    """
+    detect: Detect | None = None
+    used = "the whole picture as one face"
+    if detector != WHOLE_PICTURE:
+        used, detect = find_detector(yunet, detector)
+    rows = []
+    for path in paths:
+        rgb_u8 = read_rgb(path)
+        found = predict_expressions(predictor, rgb_u8, detect)
+        faces = [
+            {
+                "label": e.label,
+                "probabilities": dict(e.probabilities),
+                "box_xywh": list(e.face.box_xywh),
+                "score": e.face.score,
+            }
+            for e in found
+        ]
+        row: dict[str, Any] = {"image": str(path), "faces": faces}
+        if out is not None:
+            target = out if out.suffix else out / f"{path.stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_picture(target, draw_expressions(*enlarged(rgb_u8, found)))
+            row["annotated"] = str(target)
+        rows.append(row)
+    return rows, used
+
+
+def compare_pictures(predictor: Predicts, paths: Sequence[Path]) -> dict[str, Any]:
+    """The embedding of one picture, or the Euclidean distance of two. Raises DataError for another number."""
+    if len(paths) > 2:
+        raise DataError(f"a re-identification model takes one picture or two, but got {len(paths)}")
+    embeddings = [embed_picture(predictor, read_rgb(path)) for path in paths]
+    if len(embeddings) == 1:
+        return {"image": str(paths[0]), "embedding": [float(v) for v in embeddings[0]]}
+    return {"images": [str(p) for p in paths], "distance": distance(*embeddings)}

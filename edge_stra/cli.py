@@ -1,0 +1,298 @@
+"""The command line, and the only place where everything meets. Heavy imports live inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_stra import __version__
+from edge_stra.spec import EdgeStraError, OutputError, ParityError
+
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int8-full")
+PathType = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Turns this project's errors into one line and exit code 1; --help keeps line breaks of examples."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeStraError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except ModuleNotFoundError as error:
+            extra = "pi" if error.name in ("cv2", "ai_edge_litert") else "export"
+            raise click.ClickException(
+                f"{error.name} is not installed; run: pip install 'edge-stra[{extra}]'"
+            ) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="edge-stra")
+def main() -> None:
+    """MobileNetV2 with Structure-Regularized Attention: exact and fast on devices.
+
+    \b
+    Examples:
+      edge-stra export --model mobilenetv2_stra.fer --quantize int8 --out out
+      edge-stra run out/mobilenetv2_stra.fer.int8.tflite photo.jpg --out annotated.png
+      edge-stra check out/mobilenetv2_stra.fer.int8.tflite --layers
+      edge-stra doctor
+    """
+
+
+def say(line: str) -> None:
+    """Progress, for people: standard error, so that standard output stays the result."""
+    click.echo(line, err=True)
+
+
+def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(data, indent=1) if as_json else text)
+
+
+def bar(label: str) -> Callable[[list[Path]], Iterable[Path]]:
+    """A progress bar on standard error, with time left; nothing where that is no terminal."""
+
+    def show(items: list[Path]) -> Iterable[Path]:
+        with click.progressbar(items, label=label, file=sys.stderr) as shown:
+            yield from shown
+
+    return show
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def models(as_json: bool) -> None:
+    """List the models: task, input, multiply-accumulates, parameters, and whether weights are shipped.
+
+    Parameters are counted without the classifier. MACs count convs, linears and batched products.
+    """
+    from edge_stra.models.macs import count_macs
+    from edge_stra.models.registry import MODEL_NAMES, count_parameters, create_model, get_spec
+    from edge_stra.shipped import shipped_weights
+
+    rows = []
+    for name in MODEL_NAMES:
+        spec, model = get_spec(name), create_model(name).eval()
+        rows.append(
+            {
+                "name": name,
+                "task": spec.task,
+                "input_hw": list(spec.input.size_hw),
+                "macs": count_macs(model, spec.input.size_hw),
+                "parameters": count_parameters(model),
+                "shipped": shipped_weights(name) is not None,
+            }
+        )
+    lines = [f"{'name':<28}{'task':<6}{'input':>9}{'M MACs':>9}{'M params':>10}  shipped weights"]
+    for r in rows:
+        size = f"{r['input_hw'][0]}x{r['input_hw'][1]}"  # type: ignore[index]
+        millions = f"{r['macs'] / 1e6:>9.1f}{r['parameters'] / 1e6:>10.2f}"  # type: ignore[operator]
+        lines.append(f"{r['name']:<28}{r['task']:<6}{size:>9}{millions}  {'yes' if r['shipped'] else '-'}")
+    emit(rows, as_json, "\n".join(lines))
+
+
+@main.command()
+@click.option("--model", required=True, help="A name that `edge-stra models` lists.")
+@click.option("--weights", help="A .safetensors or torch checkpoint, or `random`. Default: the shipped weights.")
+@click.option("--target", default="tflite", show_default=True, help="tflite")
+@click.option("--quantize", default="int8", show_default=True, help=" | ".join(PRECISIONS))
+@click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
+@click.option(
+    "--images", type=PathType, help="Pictures for the parity check. Default: those of --calibration, else drawn ones."
+)
+@click.option(
+    "--out", type=PathType, default=Path("out"), show_default=True, help="Folder for the artifact and its manifest."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an artifact that exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the report.")
+def export(
+    model: str,
+    weights: str | None,
+    target: str,
+    quantize: str,
+    calibration: Path | None,
+    images: Path | None,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write an artifact for devices, with proof that it equals its PyTorch model, or write nothing.
+
+    \b
+    fp32       float32, equal to the last digits
+    fp16       weights stored in half precision, computed in float32
+    dynamic    int8 weights, activations quantized while running
+    int8       the fast one: static int8, attention's products in float, float input and output
+    int8-full  every operator integer, integer input and output
+
+    \b
+    Examples:
+      edge-stra export --model mobilenetv2_stra.fer --quantize int8
+      edge-stra export --model mobilenetv2_stra.fer --weights mine.safetensors --calibration faces/
+      edge-stra export --model mobilenetv2_stra.reid --weights random --quantize fp32 --out bench
+    """
+    import torch
+
+    from edge_stra.export import Request
+    from edge_stra.export import export as run_export
+    from edge_stra.parity import render
+
+    torch.set_num_threads(1)  # 64 small forward passes: on a busy machine threads wait for each other far longer
+    done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite), say)
+    from edge_stra.artifact import manifest_path
+
+    emit(done.manifest, as_json, f"{render(done.comparisons)}\n{done.path}\n{manifest_path(done.path)}")
+
+
+@main.command()
+@click.argument("artifact", type=PathType)
+@click.option("--weights", help="The weights it was made from, where they are not shipped or random.")
+@click.option("--images", type=PathType, help="Folder of pictures. Default: drawn ones.")
+@click.option("--layers", is_flag=True, help="Also each module's output against the artifact's tensor, worst first.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def check(artifact: Path, weights: str | None, images: Path | None, layers: bool, as_json: bool) -> None:
+    """Repeat the parity check of an artifact against its PyTorch model. Exit code 1 where it fails.
+
+    \b
+    Example:
+      edge-stra check out/mobilenetv2_stra.fer.int8.tflite --images faces/ --layers
+    """
+    from edge_stra import parity
+    from edge_stra.layers import compare_layers
+    from edge_stra.layers import render as render_layers
+    from edge_stra.recheck import recheck
+
+    result = recheck(artifact, weights, images)
+    text, data = parity.render(result.comparisons), {"comparisons": [c.to_json() for c in result.comparisons]}
+    if layers:
+        rows = compare_layers(result.network, result.artifact, result.inputs[:8])
+        text, data["layers"] = f"{text}\n\n{render_layers(rows)}", [vars(row) for row in rows]
+    emit(data, as_json, text)
+    if result.failures:
+        raise ParityError("; ".join(result.failures))
+
+
+@main.command()
+@click.argument("artifact", type=PathType)
+@click.argument("images", nargs=-1, required=True, type=PathType)
+@click.option("--out", type=PathType, help="Annotated picture, or a folder for several.")
+@click.option("--detector", type=click.Choice(["auto", "yunet", "haar", "none"]), default="auto", show_default=True,
+              help="How faces are found; none takes the whole picture as one face.")  # fmt: skip
+@click.option("--yunet", type=PathType, help="YuNet's .onnx file.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def run(
+    artifact: Path, images: tuple[Path, ...], out: Path | None, detector: str, yunet: Path | None, as_json: bool
+) -> None:
+    """Predict on pictures with the device runtime alone.
+
+    An expression model finds faces and names the expression of each. A re-identification model prints the
+    embedding of one picture, or the distance of two.
+
+    \b
+    Examples:
+      edge-stra run out/mobilenetv2_stra.fer.int8.tflite photo.jpg --out annotated.png
+      edge-stra run out/mobilenetv2_stra.fer.int8.tflite crop.png --detector none --json
+      edge-stra run out/mobilenetv2_stra.reid.int8.tflite anna1.jpg anna2.jpg
+    """
+    from edge_stra.runtime import load_predictor
+
+    predictor = load_predictor(artifact)
+    say(f"runtime: {predictor.runtime_name}")
+    if predictor.spec.task == "fer":
+        from edge_stra.apps.pictures import annotate_pictures
+
+        if out is not None and len(images) > 1 and out.suffix:
+            raise OutputError(f"--out must be a folder for {len(images)} pictures, but {out} looks like a file")
+        rows, used = annotate_pictures(predictor, images, out, detector, yunet)
+        say(f"detector: {used}")
+        lines = [f"{r['image']}: {len(r['faces'])} face(s)" + "".join(face_line(f) for f in r["faces"]) for r in rows]
+        emit(rows, as_json, "\n".join(lines))
+    else:
+        from edge_stra.apps.pictures import compare_pictures
+
+        result = compare_pictures(predictor, images)
+        text = (
+            f"distance {result['distance']:.4f}"
+            if "distance" in result
+            else " ".join(f"{v:.6f}" for v in result["embedding"])
+        )
+        emit(result, as_json, text)
+
+
+def face_line(face: dict[str, Any]) -> str:
+    probabilities = sorted(face["probabilities"].items(), key=lambda pair: -pair[1])
+    return f"\n  {face['label']:<10} at {face['box_xywh']}: " + ", ".join(f"{k} {v:.0%}" for k, v in probabilities)
+
+
+@main.command()
+@click.argument("artifact", type=PathType)
+@click.option("--data", required=True, type=PathType, help="Folder that holds the seven class folders.")
+@click.option("--baseline", type=PathType, help="Another artifact: its accuracy, the drop, and the agreement.")
+@click.option("--min-accuracy", type=float, help="Exit code 1 below this, in percent.")
+@click.option("--max-drop", type=float, help="Exit code 1 above this, in points from --baseline.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def evaluate(
+    artifact: Path, data: Path, baseline: Path | None, min_accuracy: float | None, max_drop: float | None, as_json: bool
+) -> None:
+    """Accuracy of an expression artifact on labelled pictures.
+
+    \b
+    Example:
+      edge-stra evaluate out/mobilenetv2_stra.fer.int8.tflite --data fer2013/validation \\
+          --baseline out/mobilenetv2_stra.fer.fp32.tflite --max-drop 1.0
+    """
+    from edge_stra.evaluate import evaluate_fer
+    from edge_stra.runtime import load_predictor
+
+    if max_drop is not None and baseline is None:
+        raise click.UsageError("--max-drop needs --baseline")
+    other = load_predictor(baseline) if baseline else None
+    report = evaluate_fer(load_predictor(artifact), data, other, bar("evaluating"))
+    lines = [f"accuracy {report['accuracy']:.2f} % on {report['pictures']} pictures"]
+    lines += [f"  recall {label:<10} {value:6.2f} %" for label, value in report["recall"].items()]
+    if other:
+        lines.append(
+            f"baseline {report['baseline_accuracy']:.2f} %, drop {report['drop']:+.2f} points, "
+            f"agreement {report['agreement']:.2f} %"
+        )
+    emit(report, as_json, "\n".join(lines))
+    if min_accuracy is not None and report["accuracy"] < min_accuracy:
+        raise ParityError(f"accuracy must be at least {min_accuracy:g} %, but is {report['accuracy']:.2f} %")
+    if max_drop is not None and report["drop"] > max_drop:
+        raise ParityError(f"the drop must be at most {max_drop:g} points, but is {report['drop']:.2f}")
+
+
+@main.command()
+@click.argument("artifact", required=False, type=PathType)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def doctor(artifact: Path | None, as_json: bool) -> None:
+    """Tell what is installed, which runtime and delegate serve, what is missing and the command that adds it.
+
+    With ARTIFACT, the delegate is asked how much of that file it takes.
+    """
+    from edge_stra import doctor as examine
+
+    found = examine.diagnose(artifact)
+    emit(found, as_json, examine.render(found))
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a completion script for your shell.
+
+    \b
+    Example:
+      edge-stra completion bash >> ~/.bashrc
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "edge-stra", "_EDGE_STRA_COMPLETE").source())

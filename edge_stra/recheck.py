@@ -1,0 +1,48 @@
+"""The parity check of an artifact that exists already, against the weights it says it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_stra.artifact import Artifact, open_artifact
+from edge_stra.export import compare_all, parity_inputs
+from edge_stra.loading import load_model
+from edge_stra.parity import Comparison, check
+from edge_stra.reformulate import reformulate
+from edge_stra.spec import ArtifactError
+
+
+@dataclass(frozen=True)
+class Recheck:
+    artifact: Artifact
+    network: nn.Module
+    inputs: list[NDArray[np.float32]]
+    comparisons: list[Comparison]
+    failures: list[str]
+
+
+def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
+    """Loads both sides and compares. Raises ArtifactError where the weights are not those of the manifest."""
+    artifact = open_artifact(path)
+    made_from = artifact.manifest["weights"] if artifact.manifest else None
+    if weights is None and made_from is not None and made_from["source"].startswith("random"):
+        weights = "random"
+    if weights is None and made_from is not None and made_from["source"].startswith("file"):
+        raise ArtifactError(f"{path} was made from {made_from['source']}; give that file with --weights")
+    model, given = load_model(artifact.spec.name, weights)
+    if made_from is not None and given["sha256"] != made_from["sha256"]:
+        raise ArtifactError(
+            f"{path} was made from weights {made_from['sha256'][:12]}... ({made_from['source']}), but these are "
+            f"{given['sha256'][:12]}... ({given['source']}); give the right --weights, or export again"
+        )
+    network = reformulate(model, artifact.spec.input.size_hw)
+    inputs, _ = parity_inputs(artifact.spec, pictures)
+    comparisons = compare_all(model, network, artifact, inputs)
+    return Recheck(
+        artifact, network, inputs, comparisons, check(artifact.quantize, artifact.spec, comparisons[0], comparisons[2])
+    )
