@@ -40,7 +40,7 @@ def draw_expressions(rgb_u8: NDArray[np.uint8], expressions: Sequence[Expression
     crops). Raises DataError where the picture is none.
     """
     size_hw = check_picture(rgb_u8)
-    result = rgb_u8.copy()
+    result: NDArray[np.uint8] = rgb_u8.copy()
     row = row_height(size_hw)
     places = layout(size_hw, expressions)
     for expression in expressions:

@@ -40,6 +40,8 @@ The strip is as high as the map needs: one strip for a small map, four rows for 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,12 +79,12 @@ def conv_of(weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> nn.Conv2d:
     conv = nn.Conv2d(
         like.in_channels,
         len(weight),
-        like.kernel_size,
-        like.stride,
-        like.padding,
+        like.kernel_size,  # type: ignore[arg-type]
+        like.stride,  # type: ignore[arg-type]
+        like.padding,  # type: ignore[arg-type]
         groups=like.groups,
         bias=bias is not None,
-    )  # type: ignore[arg-type]
+    )
     conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     if bias is not None:
         conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -110,6 +112,8 @@ def concat(parts: list[Tensor], dim: int) -> Tensor:
 
 class Strip(nn.Module):
     """Lays the coefficients of rows `top` to `bottom` out as a banded matrix over rows `first` to `last`."""
+
+    place: Tensor | None
 
     def __init__(self, size_hw: tuple[int, int], window: int, top: int, bottom: int) -> None:
         super().__init__()
@@ -176,12 +180,22 @@ class FastInteraction(nn.Module):
         # computed weight of it, which XNNPACK does not take.
         affinity = (unit * rows).sum(dim=2).reshape(1, groups, groups)  # P, (1, g, g)
         squares = (affinity * affinity).sum(dim=2, keepdim=True).clamp_min(MIN_SQUARED_NORM)
-        affinity = (affinity * torch.rsqrt(squares) * groups**0.5).softmax(dim=2)
+        affinity = (affinity * (torch.rsqrt(squares) * math.sqrt(groups))).softmax(dim=2)
         return (affinity @ rows).reshape(groups, 1, depth)
 
 
 class FastModeAttention(nn.Module):
     """Both passes of mode attention on S [G, N, D] and the mask's hidden values [G, N, h] (steps 1, 4, 5)."""
+
+    mask_bias: Tensor
+    mask_weight: Tensor
+    first_scale: Tensor
+    first_shift: Tensor
+    second_scale: Tensor
+    second_shift: Tensor
+    gamma: Tensor | None
+    inverse: Tensor | None
+    beta: Tensor | None
 
     def __init__(self, mode: ModeAttention, channels: int, gamma: Tensor, beta: Tensor | None) -> None:
         super().__init__()
@@ -234,6 +248,9 @@ class FastStRA(nn.Module):
         strip_rows: rows of a strip; by default what was measured fastest.
     """
 
+    gamma: Tensor | None
+    beta: Tensor | None
+
     def __init__(
         self, stra: StRA, size_hw: tuple[int, int], norm: nn.BatchNorm2d | None = None, strip_rows: int | None = None
     ) -> None:
@@ -271,11 +288,16 @@ class FastStRA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.size_hw
         nodes = height * width
-        nu, omega = (logit := self.logit(torch.tanh(self.logit_hidden(x))))[:, : self.modes], logit[:, self.modes :]
+        logit = self.logit(torch.tanh(self.logit_hidden(x)))
+        nu, omega = logit[:, : self.modes], logit[:, self.modes :]
         coefficients = (omega + self.neighbours(nu)).permute(0, 2, 3, 1).reshape(nodes, self.modes, self.taps)
         coefficients = coefficients.softmax(dim=2)  # (n, g, kk), before the layout: it is small here
         values = self.value(x).permute(0, 2, 3, 1).reshape(nodes, self.modes, -1).permute(1, 0, 2)  # (g, n, d + h)
-        local = concat([s(coefficients) @ values[:, s.first * width : s.last * width] for s in self.strips], 1)
+        parts = []
+        for strip in self.strips:
+            assert isinstance(strip, Strip)
+            parts.append(strip(coefficients) @ values[:, strip.first * width : strip.last * width])
+        local = concat(parts, 1)
         output = self.finish(local)  # (g, n, d)
         return output.permute(1, 0, 2).reshape(1, height, width, -1).permute(0, 3, 1, 2)  # (1, c, h, w)
 

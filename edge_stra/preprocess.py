@@ -49,7 +49,8 @@ def to_input(rgb_u8: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
     else:
         pixels = resize_exact(rgb_u8, spec.size_hw)
     mean, std = np.array(spec.mean_rgb, np.float32), np.array(spec.std_rgb, np.float32)
-    return ((pixels.astype(np.float32) / np.float32(255) - mean) / std)[None]
+    tensor: NDArray[np.float32] = ((pixels.astype(np.float32) / np.float32(255) - mean) / std)[None]
+    return tensor
 
 
 def load_input(path: Path, spec: InputSpec) -> NDArray[np.float32]:

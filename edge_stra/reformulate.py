@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edge_stra.equalize import equalize_streams
 from edge_stra.fast_attention import FastStRA, affine_of, conv_of, fold_batch_norm
 from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import EmbeddingHead, MobileNetV2
@@ -22,12 +21,13 @@ from edge_stra.spec import ModelError
 def replace_attention(model: MobileNetV2, size_hw: tuple[int, int]) -> MobileNetV2:
     """StRA -> BN -> ReLU6 in the slot becomes one FastStRA for the map that an input of `size_hw` gives there."""
     model = copy.deepcopy(model)
-    block = model.features[-2]
+    block = model.slot_block
     index = block.slot_index
     stra, norm = block.conv[index], block.conv[index + 1]
-    if isinstance(stra, StRA):
+    if isinstance(stra, StRA) and isinstance(norm, nn.BatchNorm2d):
         fast = FastStRA(stra, slot_size(model, size_hw), norm)
-        block.conv = nn.Sequential(*block.conv[:index], fast, *block.conv[index + 3 :])
+        layers = list(block.conv)
+        block.conv = nn.Sequential(*layers[:index], fast, *layers[index + 3 :])
     return model
 
 
@@ -74,8 +74,7 @@ class FoldedEmbedding(nn.Module):
 
 
 REWRITES: tuple[Callable[[MobileNetV2, tuple[int, int]], MobileNetV2], ...] = (
-    equalize_streams,  # first: it reads the BN that the others fold away
-    replace_attention,  # takes the BN after the slot with it
+    replace_attention,  # first: it takes the BN after the slot with it
     fold_batch_norms,
 )
 

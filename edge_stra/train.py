@@ -64,7 +64,7 @@ def validate(model: nn.Module, name: str, pictures: Tensor, labels: Tensor, size
     """Accuracy in percent, float32, the whole picture resized, no flips."""
     model.eval()
     correct = 0
-    for part, truth in zip(pictures.split(256), labels.split(256), strict=True):
+    for part, truth in zip(torch.split(pictures, 256), torch.split(labels, 256), strict=True):
         logits = model(normalise(resize_batch(part.float() / 255, size), name))
         correct += int((logits.argmax(1) == truth).sum())
     return 100 * correct / len(labels)
@@ -95,7 +95,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 def batches(count: int, batch: int, seed: int) -> Iterator[Tensor]:
     """Shuffled indices; a last batch that is not full is dropped. The same seed gives the same order."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    yield from order[: count // batch * batch].split(batch)
+    yield from torch.split(order[: count // batch * batch], batch)
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        change: Tensor = self.conv(x)
+        return x + change if self.residual else change
 
 
 class ClassificationHead(nn.Module):
@@ -110,12 +111,19 @@ class MobileNetV2(nn.Module):
         result: Tensor = self.head(pool(self.features(x)))
         return result
 
+    @property
+    def slot_block(self) -> InvertedResidual:
+        """The last inverted residual, whose spatial layer is the slot."""
+        block = self.features[-2]
+        assert isinstance(block, InvertedResidual)
+        return block
+
     def forward_with_diversity(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The output and the diversity loss (0 where the slot has no masks), for training."""
-        block = self.features[-2]
+        block = self.slot_block
         x = self.features[:-2](x)
-        x = block.conv[: block.slot_index](x)  # type: ignore[index]
-        slot = block.conv[block.slot_index]  # type: ignore[index]
+        x = block.conv[: block.slot_index](x)
+        slot = block.conv[block.slot_index]
         diversity = torch.zeros((), device=x.device)
         if isinstance(slot, StRA):
             attention = slot.attend(x)
@@ -124,5 +132,5 @@ class MobileNetV2(nn.Module):
                 diversity = diversity_loss(attention.masks.float())
         else:
             x = slot(x)
-        x = self.features[-1](block.conv[block.slot_index + 1 :](x))  # type: ignore[index]
+        x = self.features[-1](block.conv[block.slot_index + 1 :](x))
         return self.head(pool(x)), diversity

@@ -39,7 +39,7 @@ def random_model(name: str, seed: int = SEED) -> MobileNetV2:
         model.train()
         pictures = synthetic_pictures(task, STATISTICS_PICTURES, spec.size_hw, seed)
         inputs = np.concatenate([to_input(picture, spec) for picture in pictures])
-        for part in torch.from_numpy(inputs).permute(0, 3, 1, 2).split(8):
+        for part in torch.split(torch.from_numpy(inputs).permute(0, 3, 1, 2), 8):
             model(part)
     for norm in norms:
         norm.momentum = 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import struct
 from pathlib import Path
@@ -17,17 +16,16 @@ from edge_stra.spec import ModelError
 
 MAX_WEIGHT_BYTES = 2**30
 # All that safetensors and torch's unpickler were seen to raise on damaged bytes, cut and changed at every place.
-UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
+UNREADABLE: tuple[type[Exception], ...] = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+)
 UNREADABLE += (AttributeError, AssertionError, OSError, OverflowError, struct.error)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -84,7 +82,7 @@ def load_imagenet(model: MobileNetV2, path: Path) -> None:
     """
     state, own = read_weights(path), model.state_dict()
     slot = f"features.{len(model.features) - 2}.conv."
-    index = model.features[-2].slot_index
+    index = model.slot_block.slot_index
     skip = tuple(f"{slot}{index + offset}." for offset in (0, 1))
     wanted = [k for k in own if k.startswith("features.") and not k.startswith(skip)]
     for key in wanted:

@@ -1,0 +1,58 @@
+"""Puts trained weights into the package: float16 safetensors and the calibration statistics that travel with them.
+
+    python scripts/ship.py --model mobilenetv2_stra.fer --weights runs/fer/best.safetensors --calibration FER/train
+
+The statistics are measured on the float16 weights, since those are what users export. 200 pictures of the
+folder, evenly spread over its sorted list.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from edge_stra.calibration.recipes import RECIPES
+from edge_stra.calibration.statistics import save_statistics
+
+from edge_stra.data import list_pictures
+from edge_stra.export import measure_statistics
+from edge_stra.loading import load_model
+from edge_stra.models.registry import get_spec
+from edge_stra.models.weights import save_weights
+from edge_stra.preprocess import load_input
+from edge_stra.reformulate import reformulate
+from edge_stra.shipped import FOLDER
+
+PICTURES = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--calibration", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    FOLDER.mkdir(exist_ok=True)
+    model, _ = load_model(args.model, args.weights)
+    save_weights(model, FOLDER / f"{args.model}.safetensors", torch.float16)
+    model, _ = load_model(args.model, None)
+    spec = get_spec(args.model)
+    network = reformulate(model, spec.input.size_hw)
+    paths = list_pictures(args.calibration)
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, PICTURES).round().astype(int)]
+    inputs = [load_input(path, spec.input) for path in chosen]
+    source = {"kind": "shipped statistics", "pictures": f"{PICTURES} of the training split", "count": PICTURES}
+    by_recipe = {
+        name: measure_statistics(recipe, spec, network, inputs, source)
+        for name, recipe in RECIPES.items()
+        if recipe.needs_calibration
+    }
+    save_statistics(FOLDER / f"{args.model}.calibration.safetensors", by_recipe)
+    print("\n".join(f"{p.name} {p.stat().st_size}" for p in sorted(FOLDER.iterdir())))
+
+
+if __name__ == "__main__":
+    main()
