@@ -25,6 +25,11 @@ def state_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def is_random(weights: dict[str, Any]) -> bool:
+    """Whether a manifest's `weights` are the seeded random ones."""
+    return str(weights["source"]).startswith("random")
+
+
 def load_model(name: str, weights: str | None) -> tuple[MobileNetV2, dict[str, Any]]:
     """The network with weights from a file, "random", or (None) those that are shipped.
 

@@ -61,6 +61,17 @@ TOLERANCES: dict[str, Tolerance] = {
     "int8-full": Tolerance(15.0, 0.93, 0.88),
 }
 
+# Seeded random weights amplify the noise of 8 bits as no trained network does (measured on mobilenetv2_stra.fer:
+# dynamic 20 dB, int8 18, int8-full 9; an operator that gives zeros, 0 to 1). They prove the graph through fp32 and
+# fp16, whose rows stay, and need of the others only that they work; accuracy is judged on trained weights.
+RANDOM_TOLERANCES: dict[str, Tolerance] = {
+    "fp32": TOLERANCES["fp32"],
+    "fp16": TOLERANCES["fp16"],
+    "dynamic": Tolerance(12.0, 0.8, 0.7),
+    "int8": Tolerance(10.0, 0.8, 0.7),
+    "int8-full": Tolerance(5.0, 0.5, 0.6),
+}
+
 
 def sqnr_db(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
     """10 log10 of signal over noise power; infinite for equal arrays, minus infinity for a silent reference."""
@@ -103,9 +114,11 @@ def outputs_of(function: Function, inputs: list[Array]) -> Array:
     return np.concatenate([function(x) for x in inputs])
 
 
-def check(quantize: str, spec: ModelSpec, rewritten: Comparison, artifact: Comparison) -> list[str]:
+def check(
+    quantize: str, spec: ModelSpec, rewritten: Comparison, artifact: Comparison, random_weights: bool = False
+) -> list[str]:
     """The failures, a line each; empty where all tolerances hold. A number that is not a number fails."""
-    tolerance = TOLERANCES[quantize]
+    tolerance = (RANDOM_TOLERANCES if random_weights else TOLERANCES)[quantize]
     failures = []
     if not rewritten.relative <= REFORMULATED_RELATIVE:
         failures.append(

@@ -11,7 +11,7 @@ from torch import nn
 
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.export import compare_all, parity_inputs
-from edge_stra.loading import load_model
+from edge_stra.loading import is_random, load_model
 from edge_stra.parity import Comparison, check
 from edge_stra.reformulate import reformulate
 from edge_stra.spec import ArtifactError
@@ -30,7 +30,7 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     """Loads both sides and compares. Raises ArtifactError where the weights are not those of the manifest."""
     artifact = open_artifact(path)
     made_from = artifact.manifest["weights"] if artifact.manifest else None
-    if weights is None and made_from is not None and made_from["source"].startswith("random"):
+    if weights is None and made_from is not None and is_random(made_from):
         weights = "random"
     if weights is None and made_from is not None and made_from["source"].startswith("file"):
         raise ArtifactError(f"{path} was made from {made_from['source']}; give that file with --weights")
@@ -43,6 +43,6 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     network = reformulate(model, artifact.spec.input.size_hw)
     inputs, _ = parity_inputs(artifact.spec, pictures)
     comparisons = compare_all(model, network, artifact, inputs)
-    return Recheck(
-        artifact, network, inputs, comparisons, check(artifact.quantize, artifact.spec, comparisons[0], comparisons[2])
-    )
+    random = is_random(given)
+    failures = check(artifact.quantize, artifact.spec, comparisons[0], comparisons[2], random_weights=random)
+    return Recheck(artifact, network, inputs, comparisons, failures)

@@ -158,7 +158,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(recipe["ema_decay"], (1 + position) / (10 + position))
         update_average(self.average, self.model, decay)
-        return float(loss)
+        return float(loss.detach())
 
     def train_epoch(self, pictures: Tensor, labels: Tensor, total_epochs: int, size: int) -> float:
         """One epoch from the place where the run stands; returns the mean loss of the part that was run."""

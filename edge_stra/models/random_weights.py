@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_stra.models.mobilenetv2 import MobileNetV2
+from edge_stra.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from edge_stra.models.registry import create_model, get_spec
 from edge_stra.preprocess import to_input
 from edge_stra.synthetic import synthetic_pictures
 
 SEED = 20210606
 STATISTICS_PICTURES = 32
+BRANCH_SCALE = 0.25
+"""Of the BN that ends a residual branch. As in trained networks the stream then outweighs its branches; with equal
+weight every block would double the noise of the one before, and quantization errors with it."""
 
 
 def random_model(name: str, seed: int = SEED) -> MobileNetV2:
@@ -30,12 +33,17 @@ def random_model(name: str, seed: int = SEED) -> MobileNetV2:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 fan_in = module.weight[0].numel()
                 module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                if isinstance(module, nn.Conv2d) and module.groups == module.in_channels:
+                    module.weight.abs_()  # smoothing, as most trained ones: a difference of neighbours is mostly noise
                 if module.bias is not None:
                     module.bias.normal_(0, 0.1, generator=generator)
         for norm in norms:
             norm.weight.uniform_(0.5, 1.5, generator=generator)
             norm.bias.normal_(0, 0.3, generator=generator)
             norm.momentum = None  # a plain average over the batches below
+        for block in model.modules():
+            if isinstance(block, InvertedResidual) and block.residual:
+                block.conv[-1].weight.mul_(BRANCH_SCALE)
         model.train()
         pictures = synthetic_pictures(task, STATISTICS_PICTURES, spec.size_hw, seed)
         inputs = np.concatenate([to_input(picture, spec) for picture in pictures])
