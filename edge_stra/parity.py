@@ -61,12 +61,12 @@ TOLERANCES: dict[str, Tolerance] = {
     "int8-full": Tolerance(15.0, 0.93, 0.88),
 }
 
-# Seeded random weights amplify the noise of 8 bits as no trained network does (measured on mobilenetv2_stra.fer:
-# dynamic 20 dB, int8 18, int8-full 9; an operator that gives zeros, 0 to 1). They prove the graph through fp32 and
-# fp16, whose rows stay, and need of the others only that they work; accuracy is judged on trained weights.
+# Seeded random weights amplify the noise of few bits as no trained network does (measured on mobilenetv2_stra.fer:
+# fp16 41 dB, dynamic 20, int8 18, int8-full 9; an operator that gives zeros, 0 to 1). They prove the graph in fp32,
+# whose row stays, and need of the others only that they work; accuracy is judged on trained weights.
 RANDOM_TOLERANCES: dict[str, Tolerance] = {
     "fp32": TOLERANCES["fp32"],
-    "fp16": TOLERANCES["fp16"],
+    "fp16": Tolerance(30.0, 0.99, 0.9),
     "dynamic": Tolerance(12.0, 0.8, 0.7),
     "int8": Tolerance(10.0, 0.8, 0.7),
     "int8-full": Tolerance(5.0, 0.5, 0.6),

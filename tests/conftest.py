@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from edge_stra.export import Exported
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 LIVE_BATCHES = 2
@@ -79,3 +83,11 @@ def images() -> Callable[..., Tensor]:
         return structured_images(shape, dtype, torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The shipped expression model as float32 .tflite with its manifest, made once."""
+    from edge_stra.export import Request, export
+
+    return export(Request("mobilenetv2_stra.fer", "fp32", tmp_path_factory.mktemp("fp32")))

@@ -8,7 +8,6 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +22,40 @@ from edge_stra.converters.tflite import convert
 from torch import nn
 
 import edge_stra.export
-from edge_stra.artifact import FORMAT, embed, open_artifact, read_embedded, sha256_of
-from edge_stra.export import Exported, Request, export, measure_statistics, synthetic_inputs
+from edge_stra.artifact import FORMAT, embed, manifest_path, open_artifact, read_embedded, sha256_of
+from edge_stra.export import Exported, Request, export, synthetic_inputs
 from edge_stra.layers import compare_layers
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import TOLERANCES
 from edge_stra.reformulate import reformulate
 from edge_stra.runtime import load_predictor
-from edge_stra.spec import DataError, OutputError, ParityError, Statistics
+from edge_stra.shipped import shipped_statistics
+from edge_stra.spec import ArtifactError, DataError, OutputError, ParityError, Statistics
 
 pytestmark = pytest.mark.slow
 NAME = "mobilenetv2_stra.fer"
 SPEC = get_spec(NAME)
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int8-full")
 STATIC = ("int8", "int8-full")
-RandomExport = Callable[[str], Exported]
+ShippedExport = Callable[[str], Exported]
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """The reformulated network of the random weights."""
-    return reformulate(load_model(NAME, "random")[0], SPEC.input.size_hw)
+    """The reformulated network of the shipped weights."""
+    return reformulate(load_model(NAME, None)[0], SPEC.input.size_hw)
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory, exported: Exported) -> RandomExport:
-    """A function: precision -> the export of the random weights, made once; fp32 is the session's."""
+def exports(tmp_path_factory: pytest.TempPathFactory, exported: Exported) -> ShippedExport:
+    """A function: precision -> the export of the shipped weights, made once; fp32 is the session's."""
     made: dict[str, Exported] = {"fp32": exported}
 
     def of(precision: str) -> Exported:
         if precision not in made:
             folder = tmp_path_factory.mktemp(precision)
-            made[precision] = export(Request(NAME, precision, folder, weights="random"))
+            made[precision] = export(Request(NAME, precision, folder))
         return made[precision]
 
     return of
@@ -81,7 +81,7 @@ def delegate_parts(path: Path) -> int:
 
 
 @pytest.mark.parametrize(("precision", "least_db"), [("fp32", 80.0), ("fp16", 50.0)])
-def test_float_artifacts_agree_with_pytorch(exports: RandomExport, precision: str, least_db: float) -> None:
+def test_float_artifacts_agree_with_pytorch(exports: ShippedExport, precision: str, least_db: float) -> None:
     whole = exports(precision).manifest["parity"]["comparisons"][2]
     assert (whole["reference"], whole["candidate"]) == ("reference", f"tflite {precision}")
     assert whole["sqnr_db"] >= least_db
@@ -89,7 +89,7 @@ def test_float_artifacts_agree_with_pytorch(exports: RandomExport, precision: st
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_precision_meets_its_tolerance(exports: RandomExport, precision: str) -> None:
+def test_every_precision_meets_its_tolerance(exports: ShippedExport, precision: str) -> None:
     rewritten, _, whole = exports(precision).manifest["parity"]["comparisons"]
     tolerance = TOLERANCES[precision]
     assert whole["sqnr_db"] >= tolerance.sqnr_db
@@ -99,7 +99,7 @@ def test_every_precision_meets_its_tolerance(exports: RandomExport, precision: s
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_manifest_is_complete_and_true(exports: RandomExport, precision: str) -> None:
+def test_the_manifest_is_complete_and_true(exports: ShippedExport, precision: str) -> None:
     done = exports(precision)
     manifest = json.loads(done.path.with_suffix(".json").read_text("utf-8"))
     assert manifest == done.manifest
@@ -107,10 +107,10 @@ def test_the_manifest_is_complete_and_true(exports: RandomExport, precision: str
     assert (manifest["target"], manifest["quantize"]) == ("tflite", precision)
     assert manifest["recipe"] == RECIPES[precision].name
     assert manifest["model"] == json.loads(json.dumps(SPEC.to_json()))
-    assert manifest["weights"]["source"].startswith("random")
-    assert manifest["weights"]["sha256"] == load_model(NAME, "random")[1]["sha256"]
-    calibration = {"kind": "synthetic", "count": 64, "seed": 0} if precision in STATIC else None
-    assert manifest["calibration"] == calibration
+    assert manifest["weights"] == load_model(NAME, None)[1]
+    assert manifest["weights"]["source"] == "shipped"
+    calibration = "shipped statistics" if precision in STATIC else None
+    assert (manifest["calibration"] or {}).get("kind") == calibration
     assert {"edge-stra", "python", "machine", "torch", "litert-torch", "ai-edge-quantizer"} <= set(manifest["tools"])
     assert manifest["sha256"] == sha256_of(done.path)
     assert manifest["bytes"] == done.path.stat().st_size
@@ -118,12 +118,12 @@ def test_the_manifest_is_complete_and_true(exports: RandomExport, precision: str
     assert [c["count"] for c in manifest["parity"]["comparisons"]] == [32, 32, 32]
 
 
-def test_only_the_artifact_and_its_manifest_are_written(exports: RandomExport) -> None:
+def test_only_the_artifact_and_its_manifest_are_written(exports: ShippedExport) -> None:
     done = exports("int8")
     assert sorted(p.name for p in done.path.parent.iterdir()) == [f"{NAME}.int8.json", f"{NAME}.int8.tflite"]
 
 
-def test_the_float_graph_gathers_nothing_and_stays_within_rank_5(exports: RandomExport) -> None:
+def test_the_float_graph_gathers_nothing_and_stays_within_rank_5(exports: ShippedExport) -> None:
     path = exports("fp32").path
     operators = operator_names(path)
     assert not {o for o in operators if "GATHER" in o or o in ("ONE_HOT", "SCATTER_ND", "CUSTOM")}
@@ -132,11 +132,11 @@ def test_the_float_graph_gathers_nothing_and_stays_within_rank_5(exports: Random
     assert 2 <= max(ranks) <= 5
 
 
-def test_the_float_graph_is_taken_by_the_delegate_in_at_most_two_parts(exports: RandomExport) -> None:
+def test_the_float_graph_is_taken_by_the_delegate_in_at_most_two_parts(exports: ShippedExport) -> None:
     assert 1 <= delegate_parts(exports("fp32").path) <= 2
 
 
-def test_int8_full_computes_no_float_tensor(exports: RandomExport) -> None:
+def test_int8_full_computes_no_float_tensor(exports: ShippedExport) -> None:
     path = exports("int8-full").path
     predictor = load_predictor(path)
     assert predictor.input["dtype"] == np.int8
@@ -146,10 +146,10 @@ def test_int8_full_computes_no_float_tensor(exports: RandomExport) -> None:
     computed = {i for op in graph.operators for i in op.outputs}
     floats = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
     assert [graph.tensors[i].name for i in sorted(computed) if graph.tensors[i].type in floats] == []
-    assert not {"QUANTIZE_FLOAT", "DEQUANTIZE"} & set(operator_names(path))
+    assert "DEQUANTIZE" not in operator_names(path)
 
 
-def test_int8_has_float_ends_and_is_small(exports: RandomExport) -> None:
+def test_int8_has_float_ends_and_is_small(exports: ShippedExport) -> None:
     path = exports("int8").path
     predictor = load_predictor(path)
     assert predictor.input["dtype"] == predictor.output["dtype"] == np.float32
@@ -157,7 +157,7 @@ def test_int8_has_float_ends_and_is_small(exports: RandomExport) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-full"])
-def test_labels_and_specification_unzip_from_inside(exports: RandomExport, precision: str) -> None:
+def test_labels_and_specification_unzip_from_inside(exports: ShippedExport, precision: str) -> None:
     path = exports(precision).path
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
@@ -167,23 +167,21 @@ def test_labels_and_specification_unzip_from_inside(exports: RandomExport, preci
 
 
 def test_statistics_of_a_file_quantize_to_the_same_bytes(
-    exports: RandomExport, network: nn.Module, tmp_path: Path
+    exports: ShippedExport, network: nn.Module, tmp_path: Path
 ) -> None:
-    """Measured, saved, loaded, quantized: equal to the export, which is the same for equal input."""
-    inputs, source = synthetic_inputs(SPEC, 64, seed=0)
-    measured = {q: measure_statistics(RECIPES[q], SPEC, network, inputs, source) for q in STATIC}
-    save_statistics(tmp_path / "s.safetensors", measured)
+    """Loaded, saved, loaded, quantized: equal to the export, which is the same for equal input."""
+    shipped = shipped_statistics(NAME)
+    assert shipped is not None
+    save_statistics(tmp_path / "s.safetensors", {q: load_statistics(shipped, q) for q in STATIC})
     for precision in STATIC:
         loaded = load_statistics(tmp_path / "s.safetensors", precision)
-        assert loaded.source == source
-        assert set(loaded.corrections) == set(measured[precision].corrections)
         assert bool(loaded.corrections) == RECIPES[precision].correct_bias
         graph = convert(apply_corrections(network, loaded.corrections), SPEC.input.size_hw)
         data = embed(quantize(graph, RECIPES[precision], loaded), SPEC, precision)
         assert data == exports(precision).path.read_bytes()
 
 
-def test_statistics_of_another_graph_are_refused(exports: RandomExport) -> None:
+def test_statistics_of_another_graph_are_refused(exports: ShippedExport) -> None:
     graph = exports("fp32").path.read_bytes()
     other = Statistics({"another tensor": (0.0, 1.0)}, {}, {"kind": "synthetic"})
     with pytest.raises(DataError, match=r"another version of model or tools; give --calibration"):
@@ -217,7 +215,7 @@ def test_a_faulty_rewrite_is_caught_and_leaves_nothing(
         flat[flat.abs().argmax()] *= 1.1
     monkeypatch.setattr(edge_stra.export, "reformulate", lambda model, size_hw: faulty)
     with pytest.raises(ParityError, match=r"reformulated: error must be <="):
-        export(Request(NAME, "fp32", tmp_path / "out", weights="random"))
+        export(Request(NAME, "fp32", tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -227,20 +225,20 @@ def test_an_existing_artifact_survives_a_failed_export(
     path = tmp_path / f"{NAME}.fp32.tflite"
     path.write_bytes(b"kept")
     with pytest.raises(OutputError, match="--overwrite"):
-        export(Request(NAME, "fp32", tmp_path, weights="random"))
+        export(Request(NAME, "fp32", tmp_path))
     faulty = copy.deepcopy(network)
     with torch.no_grad():
         next(m for m in faulty.modules() if isinstance(m, nn.Conv2d)).weight.mul_(1.1)
     monkeypatch.setattr(edge_stra.export, "reformulate", lambda model, size_hw: faulty)
     with pytest.raises(ParityError):
-        export(Request(NAME, "fp32", tmp_path, weights="random", overwrite=True))
+        export(Request(NAME, "fp32", tmp_path, overwrite=True))
     assert path.read_bytes() == b"kept"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(("precision", "least_db"), [("fp32", 60.0), ("int8", 0.0)])
 def test_layers_are_compared_worst_first(
-    exports: RandomExport, network: nn.Module, precision: str, least_db: float
+    exports: ShippedExport, network: nn.Module, precision: str, least_db: float
 ) -> None:
     inputs, _ = synthetic_inputs(SPEC, 4, seed=1)
     rows = compare_layers(network, open_artifact(exports(precision).path), inputs)
@@ -253,6 +251,20 @@ def test_layers_are_compared_worst_first(
     assert {row.module for row in rows} <= names
 
 
-def test_a_changed_artifact_no_longer_opens(exports: RandomExport, tmp_path: Path) -> None:
+def test_a_changed_artifact_no_longer_opens(exports: ShippedExport, tmp_path: Path) -> None:
     done = exports("fp32")
-    assert replace(open_artifact(done.path), manifest=None).sha256 == done.manifest["sha256"]
+    copied = tmp_path / done.path.name
+    data = bytearray(done.path.read_bytes())
+    (tmp_path / f"{done.path.stem}.json").write_bytes(manifest_path(done.path).read_bytes())
+    copied.write_bytes(data)
+    assert open_artifact(copied).sha256 == done.manifest["sha256"]
+    data[len(data) // 2] ^= 1
+    copied.write_bytes(data)
+    with pytest.raises(ArtifactError, match="does not match"):
+        open_artifact(copied)
+
+
+def test_random_weights_export_and_rewrite_exactly(tmp_path: Path) -> None:
+    done = export(Request("mobilenetv2_stra.reid", "fp32", tmp_path, weights="random"))
+    assert done.comparisons[2].sqnr_db >= 80
+    assert done.manifest["weights"]["source"].startswith("random")

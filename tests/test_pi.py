@@ -37,7 +37,7 @@ print(predictor.runtime_name)
 
 @pytest.mark.parametrize("quantize", ["fp32", "fp16", "int8", "int8-full"])
 def test_an_artifact_gives_on_arm_what_it_gives_here(quantize: str, tmp_path: Path) -> None:
-    made = export(Request("mobilenetv2_stra.fer", quantize, tmp_path, weights="random"))
+    made = export(Request("mobilenetv2_stra.fer", quantize, tmp_path))
     predictor = load_predictor(made.path)
     inputs, _ = synthetic_inputs(predictor.spec, PICTURES, seed=5)
     here = np.concatenate([predictor.raw(x) for x in inputs])

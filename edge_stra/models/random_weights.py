@@ -23,7 +23,19 @@ weight every block would double the noise of the one before, and quantization er
 
 
 def random_model(name: str, seed: int = SEED) -> MobileNetV2:
-    """A model of the registry with seeded weights and live BN statistics, in evaluation mode."""
+    """A model of the registry with seeded weights and live BN statistics, in evaluation mode.
+
+    The same weights to the last bit whatever the number of threads, which changes the order of additions.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _random_model(name, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _random_model(name: str, seed: int) -> MobileNetV2:
     spec, task = get_spec(name).input, get_spec(name).task
     generator = torch.Generator().manual_seed(seed)
     model = create_model(name)

@@ -1,0 +1,221 @@
+"""The command line: what it prints, and one clear line with a non-zero exit for each wrong thing it is given."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from edge_stra.cli import main
+from edge_stra.models.registry import MODEL_NAMES, create_model
+from edge_stra.models.weights import save_weights
+from edge_stra.synthetic import face_pictures
+
+if TYPE_CHECKING:
+    from edge_stra.export import Exported
+
+FER = "mobilenetv2_stra.fer"
+Prepare = Callable[[Path], list[str]]
+
+
+def edge_stra(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def assert_one_clear_line(result: Result, *, contains: str) -> None:
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception  # no traceback
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(errors) == 1, result.output
+    assert contains in errors[0]
+
+
+class MakesFile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def other_architecture(folder: Path) -> list[str]:
+    save_weights(create_model("mobilenetv2.fer"), folder / "w.safetensors")
+    return ["--weights", str(folder / "w.safetensors")]
+
+
+def truncated_checkpoint(folder: Path) -> list[str]:
+    torch.save(create_model(FER).state_dict(), folder / "w.pt")
+    data = (folder / "w.pt").read_bytes()
+    (folder / "w.pt").write_bytes(data[: len(data) // 2])
+    return ["--weights", str(folder / "w.pt")]
+
+
+def code_in_pickle(folder: Path) -> list[str]:
+    (folder / "w.pt").write_bytes(pickle.dumps({"features": MakesFile(folder / "made")}))
+    return ["--weights", str(folder / "w.pt")]
+
+
+def pictures(folder: Path, count: int, special: np.ndarray | bytes | None = None) -> list[str]:
+    for index, picture in enumerate(face_pictures(count, (64, 64), seed=4)):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), picture)
+    if isinstance(special, bytes):
+        (folder / "zzz.png").write_bytes(special)
+    elif special is not None:
+        cv2.imwrite(str(folder / "zzz.png"), special)
+    return ["--calibration", str(folder)]
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+
+
+def blocked(folder: Path) -> list[str]:
+    (folder / "file").write_text("")
+    return ["--out", str(folder / "file" / "child")]
+
+
+WRONG_EXPORTS: dict[str, tuple[Prepare, str]] = {
+    "unknown model": (lambda f: ["--model", "resnet.fer"], "unknown model 'resnet.fer'"),
+    "unknown target": (lambda f: ["--target", "ncnn"], "unknown target 'ncnn'"),
+    "unknown precision": (lambda f: ["--quantize", "int2"], "unknown precision 'int2'"),
+    "no shipped weights": (lambda f: ["--model", "mobilenetv2_140.reid"], "no weights are shipped"),
+    "weights of another architecture": (other_architecture, "another architecture"),
+    "truncated checkpoint": (truncated_checkpoint, "damaged"),
+    "pickle with code": (code_in_pickle, "holds code"),
+    "no such weights": (lambda f: ["--weights", str(f / "none.pt")], "no such file"),
+    "missing calibration folder": (lambda f: ["--calibration", str(f / "none")], "no such folder"),
+    "empty calibration folder": (lambda f: pictures(f, 0), "holds none"),
+    "too few pictures": (lambda f: pictures(f, 5), "at least 32 pictures, but"),
+    "constant picture": (lambda f: pictures(f, 32, np.full((64, 64, 3), 90, np.uint8)), "nearly constant"),
+    "noise": (lambda f: pictures(f, 32, noise()), "looks like noise"),
+    "no picture": (lambda f: pictures(f, 32, b"no picture"), "zzz.png must be a picture"),
+    "output below a file": (blocked, "must be a folder that can be written"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_EXPORTS)
+def test_a_wrong_export_is_one_line_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    prepare, message = WRONG_EXPORTS[case]
+    given, out = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    options = ["--model", FER, "--quantize", "int8", "--out", str(out), *prepare(given)]
+    assert_one_clear_line(edge_stra("export", *options), contains=message)
+    assert not out.exists() or list(out.iterdir()) == []
+    assert not (given / "made").exists()
+
+
+def test_weights_of_ones_own_need_calibration(tmp_path: Path) -> None:
+    save_weights(create_model(FER), tmp_path / "w.safetensors")
+    result = edge_stra("export", "--model", FER, "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "out")
+    assert_one_clear_line(result, contains="give --calibration")
+
+
+def test_what_exists_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / f"{FER}.int8.tflite").write_bytes(b"kept")
+    assert_one_clear_line(edge_stra("export", "--model", FER, "--out", tmp_path), contains="--overwrite")
+    assert (tmp_path / f"{FER}.int8.tflite").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("damage", ["truncated", "absent", "another manifest", "no model"])
+def test_a_damaged_artifact_is_one_line(exported: Exported, tmp_path: Path, command: str, damage: str) -> None:
+    artifact = tmp_path / "a.tflite"
+    data = exported.path.read_bytes()
+    if damage == "truncated":
+        artifact.write_bytes(data[: len(data) // 2])
+    elif damage == "another manifest":
+        artifact.write_bytes(data)
+        (tmp_path / "a.json").write_text(json.dumps(exported.manifest | {"sha256": "0" * 64}))
+    elif damage == "no model":
+        artifact.write_bytes(b"\0" * 1000)
+    words = [command, artifact] + ([tmp_path / "p.png"] if command == "run" else [])
+    expected = {
+        "truncated": "truncated",
+        "absent": "no such file",
+        "another manifest": "SHA-256 must be",
+        "no model": "must be a .tflite file",
+    }
+    assert_one_clear_line(edge_stra(*words), contains=expected[damage])
+
+
+def test_a_picture_that_is_none_is_one_line(exported: Exported, tmp_path: Path) -> None:
+    assert_one_clear_line(edge_stra("run", exported.path, tmp_path / "none.jpg"), contains="no such file")
+    (tmp_path / "text.jpg").write_text("no picture")
+    result = edge_stra("run", exported.path, tmp_path / "text.jpg", "--detector", "none")
+    assert_one_clear_line(result, contains="must be a picture")
+
+
+def test_evaluate_wants_the_seven_folders(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    assert_one_clear_line(edge_stra("evaluate", exported.path, "--data", tmp_path), contains="is missing; found cats")
+
+
+def test_check_repeats_the_parity_of_the_export(exported: Exported) -> None:
+    result = edge_stra("check", exported.path, "--json")
+    assert result.exit_code == 0, result.output
+    comparisons = json.loads(result.stdout)["comparisons"]
+    assert [c["candidate"] for c in comparisons] == ["reformulated", "tflite fp32", "tflite fp32"]
+    assert comparisons[2]["sqnr_db"] >= 80
+
+
+def test_check_refuses_other_weights(exported: Exported) -> None:
+    assert_one_clear_line(edge_stra("check", exported.path, "--weights", "random"), contains="was made from weights")
+
+
+def test_run_annotates_a_crop(exported: Exported, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "face.png"), face_pictures(1, (200, 200), seed=9)[0])
+    words = ["run", exported.path, tmp_path / "face.png", "--detector", "none", "--out", tmp_path / "out.png", "--json"]
+    result = edge_stra(*words)
+    assert result.exit_code == 0, result.output
+    (face,) = json.loads(result.stdout)[0]["faces"]
+    assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert face["label"] == max(face["probabilities"], key=face["probabilities"].get)
+    assert cv2.imread(str(tmp_path / "out.png")) is not None
+
+
+def test_evaluate_counts(exported: Exported, tmp_path: Path) -> None:
+    """On pictures sorted by the model's own first choice the accuracy is 100 %, and a gate at 50 % of chance fails."""
+    from edge_stra.preprocess import to_input
+    from edge_stra.runtime import load_predictor
+    from edge_stra.spec import FER_LABELS
+
+    predictor = load_predictor(exported.path)
+    faces = face_pictures(14, (48, 48), seed=6)
+    for label in FER_LABELS:
+        (tmp_path / label).mkdir()
+        cv2.imwrite(str(tmp_path / label / "face.png"), faces[0])
+    chosen = FER_LABELS[int(predictor(to_input(faces[0], predictor.spec.input)).argmax())]
+    result = edge_stra("evaluate", exported.path, "--data", tmp_path, "--json", "--min-accuracy", "50")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["accuracy"] == pytest.approx(100 / 7)
+    assert report["recall"] == {label: 100.0 if label == chosen else 0.0 for label in FER_LABELS}
+
+
+def test_models_lists_all_with_figures() -> None:
+    rows = json.loads(edge_stra("models", "--json").stdout)
+    assert [row["name"] for row in rows] == list(MODEL_NAMES)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["mobilenetv2_stra.reid"]["macs"] == pytest.approx(369.5e6, rel=0.005)
+    assert by_name[FER]["shipped"]
+
+
+def test_doctor_and_completion_answer() -> None:
+    assert json.loads(edge_stra("doctor", "--json").stdout)
+    assert "_EDGE_STRA_COMPLETE" in edge_stra("completion", "bash").stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import edge_stra.cli, sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "cv2", "ai_edge_litert", "safetensors", "jax"} & set(done.stdout.split())
