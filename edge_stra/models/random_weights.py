@@ -55,7 +55,9 @@ def _random_model(name: str, seed: int) -> MobileNetV2:
             norm.momentum = None  # a plain average over the batches below
         for block in model.modules():
             if isinstance(block, InvertedResidual) and block.residual:
-                block.conv[-1].weight.mul_(BRANCH_SCALE)
+                last = block.conv[-1]
+                assert isinstance(last, nn.BatchNorm2d)
+                last.weight.mul_(BRANCH_SCALE)
         model.train()
         pictures = synthetic_pictures(task, STATISTICS_PICTURES, spec.size_hw, seed)
         inputs = np.concatenate([to_input(picture, spec) for picture in pictures])
