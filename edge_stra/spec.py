@@ -13,6 +13,7 @@ Errors (catch `EdgeStraError` for all):
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -78,7 +79,9 @@ class ModelSpec:
     output: str  # "logits" or "embedding"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As a file holds it: lists, not tuples."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> ModelSpec:

@@ -61,12 +61,12 @@ def truncated_checkpoint(folder: Path) -> list[str]:
 
 
 def code_in_pickle(folder: Path) -> list[str]:
-    (folder / "w.pt").write_bytes(pickle.dumps({"features": MakesFile(folder / "made")}))
+    (folder / "w.pt").write_bytes(pickle.dumps({"features": MakesFile(folder / "made")}, protocol=2))
     return ["--weights", str(folder / "w.pt")]
 
 
 def pictures(folder: Path, count: int, special: np.ndarray | bytes | None = None) -> list[str]:
-    for index, picture in enumerate(face_pictures(count, (64, 64), seed=4)):
+    for index, picture in enumerate(face_pictures(count, (64, 64), seed=4) if count else ()):
         cv2.imwrite(str(folder / f"{index:03d}.png"), picture)
     if isinstance(special, bytes):
         (folder / "zzz.png").write_bytes(special)

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edge_stra.artifact import sha256_of
 from edge_stra.models.registry import create_model
-from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights, sha256_of
+from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights
 from edge_stra.spec import ModelError
 
 NAME = "mobilenetv2_stra.fer"
