@@ -49,7 +49,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory, exported: Exported) -> ShippedExport:
-    """A function: precision -> the export of the shipped weights, made once; fp32 is the session's."""
+    """A function: precision -> the export of the shipped weights, made once; fp32 is that of all tests."""
     made: dict[str, Exported] = {"fp32": exported}
 
     def of(precision: str) -> Exported:
