@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.data import list_pictures
+from edge_stra.data import list_pictures, spread
 from edge_stra.preprocess import read_rgb, to_input
 from edge_stra.spec import DataError, InputSpec
 
@@ -24,20 +24,11 @@ MIN_CORRELATION = 0.5
 
 
 def calibration_paths(source: Path) -> list[Path]:
-    """The pictures of a folder, or of a text file with one path a line (relative to that file), in a fixed order.
-
-    Raises DataError where there are none, or too few.
-    """
-    if source.is_file():
-        lines = source.read_text("utf-8", errors="strict").splitlines()
-        paths = [source.parent / line.strip() for line in lines if line.strip()]
-    else:
-        paths = list_pictures(source)
+    """The pictures of a folder or of a text file that lists them. Raises DataError where there are none, or too few."""
+    paths = list_pictures(source)
     if len(paths) < MIN_PICTURES:
         raise DataError(f"calibration needs at least {MIN_PICTURES} pictures, but {source} has {len(paths)}; add more")
-    if len(paths) > MAX_PICTURES:
-        paths = [paths[i] for i in np.linspace(0, len(paths) - 1, MAX_PICTURES).round().astype(int)]
-    return paths
+    return spread(paths, MAX_PICTURES)
 
 
 def check_picture(rgb_u8: NDArray[np.uint8], name: str) -> None:

@@ -15,14 +15,29 @@ FER_FOLDERS = {"angry": "anger", "happy": "happiness", "sad": "sadness"} | {labe
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Every picture below `folder`, in a fixed order. Raises DataError where there is none."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} must be a folder of pictures, but there is no such folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+def list_pictures(source: Path) -> list[Path]:
+    """The pictures of a source in a fixed order: all below a folder, one picture itself, or those that a text file
+    names, one path a line, relative to that file. Raises DataError where there is none."""
+    if source.is_file() and source.suffix.lower() in PICTURE_SUFFIXES:
+        return [source]
+    if source.is_file():
+        try:
+            lines = source.read_text("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{source} must be a text file with one path a line, but is no text") from error
+        paths = [source.parent / line.strip() for line in lines if line.strip()]
+    elif source.is_dir():
+        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    else:
+        raise DataError(f"{source} must be a folder of pictures, but there is no such folder")
     if not paths:
-        raise DataError(f"{folder} must hold pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), but holds none")
+        raise DataError(f"{source} must hold pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), but holds none")
     return paths
+
+
+def spread(paths: list[Path], most: int) -> list[Path]:
+    """At most so many, evenly spread over the list, first and last among them."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)]
 
 
 def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from edge_stra.calibration.quantize import quantize
 from edge_stra.calibration.recipes import RECIPES
 from edge_stra.calibration.statistics import load_statistics
 from edge_stra.converters.tflite import convert
+from edge_stra.data import list_pictures, spread
 from edge_stra.loading import is_random, load_model
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import get_spec
@@ -33,7 +34,7 @@ from edge_stra.preprocess import load_input, to_input
 from edge_stra.reformulate import reformulate
 from edge_stra.runtime import Predictor, measure_ranges
 from edge_stra.shipped import shipped_statistics
-from edge_stra.spec import DataError, InputSpec, ModelError, ModelSpec, OutputError, ParityError, Recipe, Statistics
+from edge_stra.spec import DataError, ModelError, ModelSpec, OutputError, ParityError, Recipe, Statistics
 from edge_stra.synthetic import synthetic_pictures
 
 TOOLS = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy", "opencv-python-headless")
@@ -71,29 +72,27 @@ def synthetic_inputs(spec: ModelSpec, count: int, seed: int) -> tuple[Inputs, di
     return [to_input(p, spec.input) for p in pictures], {"kind": "synthetic", "count": count, "seed": seed}
 
 
-def parity_inputs(spec: ModelSpec, folder: Path | None) -> tuple[Inputs, dict[str, Any]]:
+def parity_inputs(spec: ModelSpec, source: Path | None) -> tuple[Inputs, dict[str, Any]]:
     """At most 32 pictures of a folder or list, evenly spread; synthetic ones where there is none."""
-    if folder is None:
+    if source is None:
         return synthetic_inputs(spec, PARITY_PICTURES, SYNTHETIC_SEED)
-    inputs, source = read_pictures(folder, spec.input)
-    return inputs, source
+    inputs = [load_input(path, spec.input) for path in spread(list_pictures(source), PARITY_PICTURES)]
+    return inputs, {"kind": "pictures", "name": source.name, "count": len(inputs)}
 
 
-def read_pictures(folder: Path, spec: InputSpec) -> tuple[Inputs, dict[str, Any]]:
-    from edge_stra.data import list_pictures
+def calibrated_graph(
+    request: Request, spec: ModelSpec, recipe: Recipe, network: nn.Module
+) -> tuple[bytes, Statistics | None]:
+    """The float graph that a recipe quantizes, and the statistics that it needs for that.
 
-    paths = list_pictures(folder) if folder.is_dir() else [folder]
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(PARITY_PICTURES, len(paths))).round().astype(int)]
-    return [load_input(p, spec) for p in chosen], {"kind": "pictures", "name": folder.name, "count": len(chosen)}
-
-
-def find_statistics(request: Request, spec: ModelSpec, recipe: Recipe, network: nn.Module) -> Statistics | None:
-    """From the pictures that the user gave, from the package for shipped weights, or from synthetic pictures for
-    random ones. Raises DataError where none of the three applies: there is no default data set."""
+    They come from the pictures that the user gave, from the package for shipped weights, or from synthetic
+    pictures for random ones. Raises DataError where none of the three applies: there is no default data set.
+    """
     if not recipe.needs_calibration:
-        return None
+        return convert(network, spec.input.size_hw), None
     if request.calibration is None and request.weights is None and (path := shipped_statistics(request.model)):
-        return load_statistics(path, request.quantize)
+        statistics = load_statistics(path, request.quantize)
+        return convert(apply_corrections(network, statistics.corrections), spec.input.size_hw), statistics
     if request.calibration is not None:
         inputs, source = read_calibration(request.calibration, spec.input)
     elif request.weights == "random":
@@ -107,11 +106,11 @@ def find_statistics(request: Request, spec: ModelSpec, recipe: Recipe, network: 
 
 def measure_statistics(
     recipe: Recipe, spec: ModelSpec, network: nn.Module, inputs: Inputs, source: dict[str, Any]
-) -> Statistics:
-    """Corrections first, where the recipe has them, then the ranges of the graph with them."""
+) -> tuple[bytes, Statistics]:
+    """Corrections first, where the recipe has them, then the graph with them, then its ranges."""
     corrections = measure_corrections(network, inputs) if recipe.correct_bias else {}
     graph = convert(apply_corrections(network, corrections), spec.input.size_hw)
-    return Statistics(measure_ranges(graph, inputs), corrections, source)
+    return graph, Statistics(measure_ranges(graph, inputs), corrections, source)
 
 
 def tool_versions() -> dict[str, str]:
@@ -164,13 +163,11 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
     say(f"loading {request.model}")
     model, weights = load_model(request.model, request.weights)
     network = reformulate(model, spec.input.size_hw)
-    say("calibrating" if recipe.needs_calibration else "no calibration needed")
-    statistics = find_statistics(request, spec, recipe, network)
-    say("converting and quantizing")
-    corrected = apply_corrections(network, statistics.corrections) if statistics else network
-    data = embed(quantize(convert(corrected, spec.input.size_hw), recipe, statistics), spec, request.quantize)
-    say("comparing with PyTorch")
-    inputs, pictures = parity_inputs(spec, request.pictures or (request.calibration if request.calibration else None))
+    say("calibrating and converting" if recipe.needs_calibration else "converting")
+    graph, statistics = calibrated_graph(request, spec, recipe, network)
+    inputs, pictures = parity_inputs(spec, request.pictures or request.calibration)
+    say("quantizing and comparing with PyTorch")
+    data = embed(quantize(graph, recipe, statistics), spec, request.quantize)
     manifest = {
         "format": FORMAT,
         "target": "tflite",
@@ -198,7 +195,7 @@ def keep_if_equal(
         with tempfile.TemporaryDirectory(prefix=".edge-stra-", dir=path.parent) as folder:
             candidate = Path(folder) / path.name
             candidate.write_bytes(data)
-            artifact = replace(open_artifact(candidate), path=candidate)
+            artifact = open_artifact(candidate)
             comparisons = compare_all(model, network, artifact, inputs)
             failures = check(
                 artifact.quantize, artifact.spec, comparisons[0], comparisons[2], is_random(manifest["weights"])

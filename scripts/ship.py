@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from edge_stra.calibration.recipes import RECIPES
 from edge_stra.calibration.statistics import save_statistics
 
-from edge_stra.data import list_pictures
+from edge_stra.data import list_pictures, spread
 from edge_stra.export import measure_statistics
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
@@ -41,12 +40,10 @@ def main() -> None:
     model, _ = load_model(args.model, None)
     spec = get_spec(args.model)
     network = reformulate(model, spec.input.size_hw)
-    paths = list_pictures(args.calibration)
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, PICTURES).round().astype(int)]
-    inputs = [load_input(path, spec.input) for path in chosen]
+    inputs = [load_input(path, spec.input) for path in spread(list_pictures(args.calibration), PICTURES)]
     source = {"kind": "shipped statistics", "pictures": f"{PICTURES} of the training split", "count": PICTURES}
     by_recipe = {
-        name: measure_statistics(recipe, spec, network, inputs, source)
+        name: measure_statistics(recipe, spec, network, inputs, source)[1]
         for name, recipe in RECIPES.items()
         if recipe.needs_calibration
     }

@@ -219,3 +219,15 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import edge_stra.cli, sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "cv2", "ai_edge_litert", "safetensors", "jax"} & set(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_calibration_takes_a_list_of_pictures(tmp_path: Path) -> None:
+    pictures(tmp_path, 32)
+    names = sorted(p.name for p in tmp_path.glob("*.png"))
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    options = ["--model", FER, "--out", tmp_path / "out", "--calibration", tmp_path / "list.txt", "--json"]
+    result = edge_stra("export", *options)
+    assert result.exit_code == 0, result.output
+    manifest = json.loads(result.stdout)
+    assert manifest["calibration"]["count"] == manifest["parity"]["pictures"]["count"] == 32
