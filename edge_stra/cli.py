@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from edge_stra import __version__
-from edge_stra.spec import EdgeStraError, OutputError, ParityError
+from edge_stra.spec import DataError, EdgeStraError, OutputError, ParityError
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int8-full")
 PathType = click.Path(path_type=Path)
@@ -231,41 +232,187 @@ def face_line(face: dict[str, Any]) -> str:
 
 
 @main.command()
-@click.argument("artifact", type=PathType)
-@click.option("--data", required=True, type=PathType, help="Folder that holds the seven class folders.")
-@click.option("--baseline", type=PathType, help="Another artifact: its accuracy, the drop, and the agreement.")
-@click.option("--min-accuracy", type=float, help="Exit code 1 below this, in percent.")
-@click.option("--max-drop", type=float, help="Exit code 1 above this, in points from --baseline.")
+@click.argument("source", metavar="ARTIFACT|CHECKPOINT")
+@click.option("--data", required=True, type=PathType, help="Folder of labelled pictures, as said above.")
+@click.option("--baseline", help="Another artifact, checkpoint or shipped model: its figures, and the drop from it.")
+@click.option("--model", help="The model of a checkpoint that does not say it itself.")
+@click.option("--min-accuracy", type=float, help="Exit code 1 below this accuracy, in percent (expression).")
+@click.option("--min-map", type=float, help="Exit code 1 below this mAP, in percent (re-identification).")
+@click.option("--max-drop", type=float, help="Exit code 1 above this drop from --baseline, in points.")
+@click.option("--threads", type=click.IntRange(1), help="Default: one for each CPU.")
+@click.option("--picture", type=PathType, help="Draw the result into this .png: confusion matrix, or nearest crops.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def evaluate(
-    artifact: Path, data: Path, baseline: Path | None, min_accuracy: float | None, max_drop: float | None, as_json: bool
+    source: str,
+    data: Path,
+    baseline: str | None,
+    model: str | None,
+    min_accuracy: float | None,
+    min_map: float | None,
+    max_drop: float | None,
+    threads: int | None,
+    picture: Path | None,
+    as_json: bool,
 ) -> None:
-    """Accuracy of an expression artifact on labelled pictures.
+    """How good an artifact, a checkpoint or a shipped model is on labelled pictures.
 
     \b
-    Example:
+    Expression: --data holds the seven class folders. Accuracy, recall of each class, confusion matrix.
+    Re-identification: --data holds `query` and `bounding_box_test`, as Market-1501 has them. mAP and rank 1, 5, 10
+    by its single-query protocol.
+
+    \b
+    Examples:
       edge-stra evaluate out/mobilenetv2_stra.fer.int8.tflite --data fer2013/validation \\
-          --baseline out/mobilenetv2_stra.fer.fp32.tflite --max-drop 1.0
+          --baseline mobilenetv2_stra.fer --max-drop 1.0 --picture confusion.png
+      edge-stra evaluate out/mobilenetv2_stra.reid.int8.tflite --data Market-1501 --min-map 70 --json
+      edge-stra evaluate best.pt --model mobilenetv2_stra.reid --data Market-1501
     """
-    from edge_stra.evaluate import evaluate_fer
-    from edge_stra.runtime import load_predictor
+    from edge_stra.evaluate import evaluate as run_evaluation
+    from edge_stra.evaluate import find_failures, render
+    from edge_stra.subjects import CHECKPOINTS, open_subject
 
     if max_drop is not None and baseline is None:
         raise click.UsageError("--max-drop needs --baseline")
-    other = load_predictor(baseline) if baseline else None
-    report = evaluate_fer(load_predictor(artifact), data, other, bar("evaluating"))
-    lines = [f"accuracy {report['accuracy']:.2f} % on {report['pictures']} pictures"]
-    lines += [f"  recall {label:<10} {value:6.2f} %" for label, value in report["recall"].items()]
-    if other:
-        lines.append(
-            f"baseline {report['baseline_accuracy']:.2f} %, drop {report['drop']:+.2f} points, "
-            f"agreement {report['agreement']:.2f} %"
+    if model is not None and not any(Path(name or "").suffix in CHECKPOINTS for name in (source, baseline)):
+        raise click.UsageError(f"--model names the model of a checkpoint ({', '.join(CHECKPOINTS)}), but none is given")
+    if picture is not None:
+        check_picture_path(picture)
+    workers = threads or os.cpu_count() or 1
+    subject = open_subject(source, model, workers)
+    if subject.spec.task != "fer" and min_accuracy is not None:
+        raise click.UsageError(f"--min-accuracy is for expression models, but {subject.label} is none; give --min-map")
+    if subject.spec.task != "reid" and min_map is not None:
+        raise click.UsageError(
+            f"--min-map is for re-identification models, but {subject.label} is none; give --min-accuracy"
         )
-    emit(report, as_json, "\n".join(lines))
-    if min_accuracy is not None and report["accuracy"] < min_accuracy:
-        raise ParityError(f"accuracy must be at least {min_accuracy:g} %, but is {report['accuracy']:.2f} %")
-    if max_drop is not None and report["drop"] > max_drop:
-        raise ParityError(f"the drop must be at most {max_drop:g} points, but is {report['drop']:.2f}")
+    done = run_evaluation(subject, data, open_subject(baseline, model, workers) if baseline else None, bar)
+    if picture is not None:
+        from edge_stra.apps.overlay import write_picture
+
+        write_picture(picture, done.draw())
+        say(f"picture: {picture}")
+    emit(done.report, as_json, render(done.report))
+    if failures := find_failures(done.report, min_accuracy if min_map is None else min_map, max_drop):
+        raise ParityError("; ".join(failures))
+
+
+def check_picture_path(path: Path) -> None:
+    """Refuses, before any work, a name that is no .png or a place that can't be written. Raises OutputError."""
+    from edge_stra.artifact import check_output
+
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"--picture must name a .png file, but got {path}")
+    check_output(path, overwrite=True)
+
+
+@main.command()
+@click.argument("task", type=click.Choice(["fer", "reid"]))
+@click.option("--data", required=True, type=PathType,
+              help="FER2013: a folder with `train` and `validation`, or the Kaggle CSV. Or a re-identification set.")  # fmt: skip
+@click.option("--out", required=True, type=PathType, help="Folder for checkpoints, history and TensorBoard's events.")
+@click.option("--model", help="A name that `edge-stra models` lists. Default: mobilenetv2_stra.TASK.")
+@click.option("--recipe", help="A recipe of the package, or a .json file. Default: the one named like the task.")
+@click.option("--init", type=PathType, help="ImageNet features, or weights of the same model, to start from.")
+@click.option("--hold-out", type=click.IntRange(0), default=100, show_default=True,
+              help="reid: identities left out of training, to choose by. 0 trains on all.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of this process. Default: all.")
+@click.option("--checkpoint-seconds", type=click.FloatRange(0), default=240.0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def train(
+    task: str,
+    data: Path,
+    out: Path,
+    model: str | None,
+    recipe: str | None,
+    init: Path | None,
+    hold_out: int,
+    seed: int,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    checkpoint_seconds: float,
+    as_json: bool,
+) -> None:
+    """Train a model: from ImageNet features, from weights of your own, or from nothing.
+
+    The recipe is data (stages, sizes, losses, augmentation). A run that was killed goes on with --resume, to the
+    same result. Under torchrun several processes train as one.
+
+    \b
+    Examples:
+      edge-stra train fer --data fer2013/ --init imagenet.pt --out runs/fer
+      edge-stra train reid --data Market-1501/ --init imagenet.pt --out runs/reid --resume
+      edge-stra train fer --data fer2013.csv --recipe mine.json --out runs/mine
+      torchrun --nproc-per-node 2 -m edge_stra train fer --data fer2013/ --out runs/two
+      tensorboard --logdir runs
+    """
+    import torch
+
+    from edge_stra.training.start import start
+
+    if threads:
+        torch.set_num_threads(threads)
+    result = start(
+        model or f"mobilenetv2_stra.{task}", recipe or task, data, out, init, hold_out, seed, resume, device,
+        checkpoint_seconds, say, bar("reading pictures"),
+    )  # fmt: skip
+    if result is not None:
+        text = f"best {result['score']:.2f} %" if result["score"] is not None else "trained; nothing was held out"
+        emit(result, as_json, f"{text}\n{result['weights']}")
+
+
+@main.command()
+@click.argument("weights")
+@click.argument("images", nargs=-1, type=PathType)
+@click.option("--model", help="The model that WEIGHTS, a file or `random`, is for.")
+@click.option("--folder", type=PathType, help="Folder of pictures: the mean mask of each mode over all of them.")
+@click.option("--most", type=click.IntRange(min=1), default=500, show_default=True,
+              help="Pictures of --folder at most, evenly spread.")  # fmt: skip
+@click.option("--out", type=PathType, default=Path("explained"), show_default=True, help="Folder for the pictures.")
+@click.option("--json", "as_json", is_flag=True, help="JSON with numbers of each mode instead of text.")
+def explain(
+    weights: str, images: tuple[Path, ...], model: str | None, folder: Path | None, most: int, out: Path, as_json: bool
+) -> None:
+    """Draw what the modes of a model with StRA learned: masks, local output and attention coefficients.
+
+    WEIGHTS is the name of a model (its shipped weights), or a .safetensors or torch checkpoint, with --model where
+    the file does not say its model. A picture is taken whole, as one face or one person: crop it first.
+
+    \b
+    Examples:
+      edge-stra explain mobilenetv2_stra.fer face.png
+      edge-stra explain mobilenetv2_stra.fer --folder fer2013/validation --most 200
+      edge-stra explain mine.safetensors --model mobilenetv2_stra.reid person1.jpg person2.jpg --json
+    """
+    from functools import partial
+
+    import torch
+
+    from edge_stra.apps import modes
+    from edge_stra.data import list_pictures, spread
+    from edge_stra.explain import explain_folder, explain_picture, load_explainable
+
+    if not images and folder is None:
+        raise DataError("give pictures to explain, or --folder with a folder of them")
+    torch.set_num_threads(1)
+    listed = spread(list_pictures(folder), most) if folder else []
+    network, spec, source = load_explainable(weights, model)
+    inputs = [*images, *listed]
+    sheets = modes.sheet_paths([path.stem for path in images], out, inputs)
+    of_folder = modes.sheet_paths([folder.resolve().name], out, inputs, "distribution") if folder else []
+    say(f"{spec.name}, weights: {source}")
+    one = partial(explain_picture, network, spec)
+    shown = modes.explain_pictures(one, bar("pictures")(list(images)), sheets)
+    report: dict[str, Any] = {"model": spec.name, "weights": source, "pictures": list(shown)}
+    if folder:
+        found = explain_folder(network, spec, listed, bar("mean masks"))
+        report["folder"] = modes.write_distribution(found, folder, of_folder[0])
+        shown.append(report["folder"])
+    emit(report, as_json, "\n".join(modes.describe(row) for row in shown))
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import cv2
@@ -57,14 +58,42 @@ def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     return [path for path, _ in pairs], np.array([index for _, index in pairs])
 
 
-def read_grey(paths: list[Path], size: int) -> NDArray[np.uint8]:
-    """Grey pictures [count, size, size]; another size is resized. Raises DataError where one can't be read."""
-    stack = np.empty((len(paths), size, size), np.uint8)
+def read_grey(paths: list[Path], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Grey pictures [count, height, width]; another size is resized. Raises DataError where one can't be read."""
+    stack = np.empty((len(paths), *size_hw), np.uint8)
     for index, path in enumerate(paths):
         grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if grey is None:
             raise DataError(f"{path} must be a picture, but can't be decoded")
-        stack[index] = (
-            grey if grey.shape == (size, size) else cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
-        )
+        stack[index] = grey if grey.shape == size_hw else cv2.resize(grey, size_hw[::-1], interpolation=cv2.INTER_AREA)
     return stack
+
+
+def read_fer_csv(path: Path, usages: set[str]) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """FER2013 as Kaggle's CSV (emotion, pixels, Usage): usage -> grey pictures [count, 48, 48] and labels [count].
+
+    Rows of other usages are passed over unread. Raises DataError, with the line, for anything else.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} must be FER2013's CSV, but there is no such file")
+    found: dict[str, list[tuple[NDArray[np.uint8], int]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if missing := {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ()):
+            raise DataError(f"{path} must have the columns emotion, pixels, Usage, but {', '.join(missing)} is missing")
+        for row in reader:
+            if row["Usage"] in usages:
+                found.setdefault(row["Usage"], []).append(parse_fer_row(row, path, reader.line_num))
+    return {usage: (np.stack([r[0] for r in rows]), np.array([r[1] for r in rows])) for usage, rows in found.items()}
+
+
+def parse_fer_row(row: dict[str, str], path: Path, line: int) -> tuple[NDArray[np.uint8], int]:
+    """The picture [48, 48] and the label of one row."""
+    try:
+        pixels = np.array(row["pixels"].split(), int)
+        label = int(row["emotion"])
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}, line {line}: emotion and pixels must be whole numbers, but are not") from error
+    if len(pixels) != 48 * 48 or pixels.min() < 0 or pixels.max() > 255 or not 0 <= label < len(FER_LABELS):
+        raise DataError(f"{path}, line {line}: must have 48x48 pixels of 0 to 255 and an emotion of 0 to 6")
+    return pixels.astype(np.uint8).reshape(48, 48), label

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edge_stra.models.attention import StRA, diversity_loss
 from edge_stra.models.macs import count_macs
-from edge_stra.models.mobilenetv2 import EMBEDDING_SIZE, MobileNetV2, scaled
+from edge_stra.models.mobilenetv2 import EMBEDDING_SIZE, DepthwiseConv, MobileNetV2, scaled
 from edge_stra.models.registry import MODEL_NAMES, count_parameters, create_model, get_spec
 from edge_stra.spec import FER_LABELS, ModelError
 
@@ -142,3 +142,19 @@ def test_the_diversity_loss_reaches_the_masks() -> None:
     diversity.backward()
     gradient = model.features[17].conv[3].mode.mask[0].weight.grad  # type: ignore[union-attr,index]
     assert gradient is not None and gradient.abs().max() > 0
+
+
+def test_training_computes_what_evaluation_computes() -> None:
+    """The forms that only training uses, shifts for unfold and the dense depthwise conv, give the same numbers."""
+    generator = torch.Generator().manual_seed(5)
+    for window in (3, 5):
+        block = StRA(64, modes=4, window=window).double().eval()
+        x = torch.randn(2, 64, 7, 5, generator=generator, dtype=torch.float64)
+        expected = block(x)
+        block.training = True  # this module alone: its batch norms stay in evaluation mode
+        assert torch.allclose(block(x), expected, atol=1e-12)
+    for size in (7, 8):
+        conv = DepthwiseConv(6, stride=2).double().eval()
+        x = torch.randn(2, 6, size, size, generator=generator, dtype=torch.float64)
+        expected = conv(x)
+        assert torch.allclose(conv.train()(x), expected, atol=1e-12)

@@ -1,19 +1,35 @@
-"""Training: what it leaves out, what it draws, and that a resumed run is the unbroken run."""
+"""Training: what it leaves out, what it draws, that a killed run ends where the unbroken one does, alone or in two."""
 
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from edge_stra.training.augment import augment_batch, draw
+from edge_stra.training.distributed import World
+from edge_stra.training.losses import triplet_loss
+from edge_stra.training.order import by_identity, shuffled
+from edge_stra.training.recipe import Augmentation, Recipe, Schedule, Stage, load_recipe, parse_recipe
+from edge_stra.training.run import Place, Run, factor, train
+from edge_stra.training.sets import load_fer, without_duplicates
+from edge_stra.training.tasks import create_task
 
-from edge_stra.augment import Augmentation, augment_batch
 from edge_stra.data import list_fer
 from edge_stra.models.weights import read_weights
-from edge_stra.spec import FER_LABELS, DataError
-from edge_stra.synthetic import face_pictures
-from edge_stra.train import load_recipe, load_split, one_cycle, train, without_duplicates
+from edge_stra.spec import FER_LABELS, DataError, EdgeStraError, ModelError, OutputError
+from edge_stra.synthetic import face_pictures, structured_pictures
 
-NOTHING = Augmentation(degrees=0, scale=0, translate=0, brightness=0, contrast=0, erase=0)
+FER, REID = "mobilenetv2_stra.fer", "mobilenetv2_stra.reid"
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -29,46 +45,139 @@ def faces(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def small_recipe(epochs: int) -> dict[str, object]:
-    return load_recipe("fer") | {"batch": 8, "stages": [{"epochs": epochs, "size": 88}]}
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """Eight identities with four crops each, from two cameras, in Market-1501's naming."""
+    folder = tmp_path / "bounding_box_train"
+    folder.mkdir()
+    for index, picture in enumerate(structured_pictures(32, (64, 32), seed=4)):
+        cv2.imwrite(str(folder / f"{index // 4 + 1:04d}_c{index % 2 + 1}s1_{index:06d}_00.jpg"), picture)
+    return tmp_path
+
+
+def small(task: str, **changes: object) -> dict[str, object]:
+    """A recipe of seconds, as its JSON holds it."""
+    size = [32, 32] if task == "fer" else [64, 32]
+    kept = {"task": task, "batch": 8, "stored": [48, 48] if task == "fer" else [64, 32], "learning_rate": 0.001}
+    return kept | {"stages": [{"epochs": 2, "size": size}], "ema_decay": 0.9, "dropout": 0.2} | changes
+
+
+def run_of(recipe: dict[str, object], data: Path, out: Path, held: int = 0, seed: int = 3) -> Run:
+    parsed = parse_recipe(recipe, "test")
+    task = create_task(f"mobilenetv2_stra.{parsed.task}", parsed, data, held)
+    return Run(task, ALONE, Place(out), seed, init=None)
+
+
+def finish(run: Run) -> float:
+    return train(run, False, lambda line: None, lambda values, step: None)
+
+
+def command(data: Path, recipe: Path, out: Path, *more: str) -> list[str]:
+    task = json.loads(recipe.read_text())["task"]
+    options = ["--data", str(data), "--recipe", str(recipe), "--out", str(out), "--threads", "1", "--hold-out", "2"]
+    return ["-m", "edge_stra", "train", task, *options, "--device", "cpu", *more]
+
+
+def state_of(out: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(out / "last.pt", weights_only=True)["learner"]
+    return state
+
+
+def losses_of(out: Path) -> list[float]:
+    return [epoch["loss"] for epoch in json.loads((out / "history.json").read_text())["epochs"]]
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_the_unbroken_run_ends(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import edge_stra.train as training
-
-    name, recipe = "mobilenetv2_stra.fer", small_recipe(2)
-    train(name, recipe, faces, None, faces / "whole", seed=3, resume=False)
-
-    class Killed(Exception):
-        pass
-
-    steps = iter(range(100))
-    step = training.Run.step
-
-    def dies(self: training.Run, *args: object) -> float:
-        if next(steps) == 4:  # in the second of two epochs of three steps
-            raise Killed
-        return step(self, *args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Run, "step", dies)
-        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-        with pytest.raises(Killed):
-            train(name, recipe, faces, None, faces / "broken", seed=3, resume=False)
-    train(name, recipe, faces, None, faces / "broken", seed=3, resume=True)
-    states = [torch.load(faces / run / "last.pt", weights_only=True)["model"] for run in ("whole", "broken")]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbroken_run_ends(faces: Path) -> None:
+    recipe = faces / "recipe.json"
+    recipe.write_text(json.dumps(small("fer", stages=[{"epochs": 6, "size": [32, 32]}])))
+    subprocess.run([sys.executable, *command(faces, recipe, faces / "whole")], check=True, capture_output=True)
+    line = command(faces, recipe, faces / "broken", "--checkpoint-seconds", "0")
+    process = subprocess.Popen([sys.executable, *line], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (faces / "broken" / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(random.random() * 1.5)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (faces / "broken" / "history.json").exists()
+    subprocess.run([sys.executable, *line, "--resume"], check=True, capture_output=True)
+    whole, broken = state_of(faces / "whole"), state_of(faces / "broken")
+    assert all(torch.equal(whole[key], broken[key]) for key in whole)
+    assert losses_of(faces / "whole") == losses_of(faces / "broken")
     assert read_weights(faces / "broken" / "best.safetensors")
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batch(people: Path) -> None:
+    """Two gloo processes, batch norm shared, triplets over both: one step of float32 SGD is the same step.
+
+    One, since an untrained network is chaotic. Its float32 gradient alone is 1.6 % from the float64 one, so that two
+    orders of summation agree to about 4 %; without shared norms they are 140 % apart.
+    """
+    recipe = people / "recipe.json"
+    exact = {"precision": "fp32", "optimizer": "sgd", "learning_rate": 0.01, "dropout": 0.0, "batch": 24}
+    pairs = {"identities_per_batch": 6, "triplet_weight": 1.0, "augment": {"erase": 0.5, "translate": 0.1}}
+    recipe.write_text(json.dumps(small("reid", **exact, **pairs, stages=[{"epochs": 1, "size": [64, 32]}])))
+    subprocess.run([sys.executable, *command(people, recipe, people / "one")], check=True, capture_output=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*torchrun, *command(people, recipe, people / "two")],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    one, two = state_of(people / "one"), state_of(people / "two")
+    begin = run_of(json.loads(recipe.read_text()), people, people / "begin", held=2, seed=0).learner.state_dict()
+    for key in (key for key in one if one[key].ndim > 1):
+        moved, apart = one[key] - begin[key], one[key] - two[key]
+        assert float(moved.norm()) > 0, key
+        assert float(apart.norm()) <= 0.1 * float(moved.norm()), key
+    for key in (key for key in one if key.endswith("running_var")):
+        assert float((one[key] - two[key]).norm()) <= 1e-3 * float(one[key].norm()), key
+    assert losses_of(people / "one") == pytest.approx(losses_of(people / "two"), rel=1e-5)
+
+
+def test_frozen_blocks_keep_weights_and_statistics(faces: Path) -> None:
+    run = run_of(small("fer", stages=[{"epochs": 1, "size": [32, 32], "frozen": 3}]), faces, faces / "out")
+    before = {key: value.clone() for key, value in run.learner.network.state_dict().items()}
+    finish(run)
+    after = run.learner.network.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    frozen = ("features.0.", "features.1.", "features.2.")
+    assert not [key for key in changed if key.startswith(frozen)]
+    assert "features.3.conv.0.weight" in changed
+    assert "features.3.conv.1.running_mean" in changed
+
+
+def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
+    recipe = small("fer", stages=[{"epochs": 1, "size": [32, 32]}])
+    finish(run_of(recipe, faces, faces / "out"))
+    with pytest.raises(OutputError, match="--resume"):
+        finish(run_of(recipe, faces, faces / "out"))
+    with pytest.raises(ModelError, match="another recipe or seed"):
+        run_of(recipe | {"batch": 4}, faces, faces / "out").resume()
+    (faces / "out" / "last.pt").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match="can't be resumed"):
+        run_of(recipe, faces, faces / "out").resume()
+
+
+def test_without_identities_held_out_the_last_average_is_kept(people: Path) -> None:
+    recipe = small("reid", stages=[{"epochs": 1, "size": [64, 32]}])
+    assert np.isnan(finish(run_of(recipe, people, people / "all")))
+    assert read_weights(people / "all" / "best.safetensors")
+    score = finish(run_of(recipe, people, people / "some", held=4))
+    assert 0 < score <= 100
+
+
 def test_pictures_of_the_validation_split_are_left_out_of_training(faces: Path) -> None:
-    held_out, _ = load_split(faces / "validation")
-    pictures, labels = load_split(faces / "train")
-    mixed = torch.cat([pictures, held_out[5:8]])
-    kept, kept_labels = without_duplicates(mixed, torch.cat([labels, labels[:3]]), held_out)
-    assert torch.equal(kept, pictures)
-    assert torch.equal(kept_labels, labels)
+    training, held_out = load_fer(faces, (48, 48))
+    mixed = type(training)(
+        torch.cat([training.pixels, held_out.pixels[5:8]]), torch.cat([training.labels, held_out.labels[5:8]])
+    )
+    kept = without_duplicates(mixed, held_out.pixels)
+    assert torch.equal(kept.pixels, training.pixels)
+    assert torch.equal(kept.labels, training.labels)
 
 
 def test_labels_come_from_folder_names(faces: Path) -> None:
@@ -79,27 +188,159 @@ def test_labels_come_from_folder_names(faces: Path) -> None:
         list_fer(faces / "train")
 
 
+def write_csv(path: Path, rows: list[tuple[object, object, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["emotion", "pixels", "Usage"])
+        writer.writerows(rows)
+    return path
+
+
+def test_the_kaggle_csv_is_read_without_its_private_test(tmp_path: Path) -> None:
+    pixels = [" ".join(str((i * 7 + shift) % 256) for i in range(48 * 48)) for shift in range(3)]
+    rows: list[tuple[object, object, str]] = [(3, pixels[0], "Training"), (6, pixels[1], "PublicTest")]
+    training, held_out = load_fer(write_csv(tmp_path / "f.csv", [*rows, (9, "no picture", "PrivateTest")]), (48, 48))
+    assert training.labels.tolist() == [FER_LABELS.index("happiness")]
+    assert held_out.labels.tolist() == [FER_LABELS.index("neutral")]
+    assert training.pixels[0, 0, 0, :3].tolist() == [0, 7, 14]
+    assert held_out.pixels[0, 0, 1, 0] == (48 * 7 + 1) % 256
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(3, "1 2 3", "Training")], "line 2: must have 48x48 pixels"),
+        ([(7, " ".join(["0"] * 2304), "Training")], "an emotion of 0 to 6"),
+        ([("x", " ".join(["0"] * 2304), "Training")], "must be whole numbers"),
+        ([(1, " ".join(["0"] * 2304), "Training")], "PublicTest"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_named_with_its_line(
+    tmp_path: Path, rows: list[tuple[object, object, str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_fer(write_csv(tmp_path / "f.csv", rows), (48, 48))
+
+
 def test_augmentation_of_nothing_resizes_or_mirrors_only() -> None:
     pictures = torch.rand(16, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    result = augment_batch(pictures, 24, NOTHING, torch.Generator().manual_seed(1))
+    draws = draw(16, Augmentation(), torch.Generator().manual_seed(1))
+    result = augment_batch(pictures, (24, 24), draws)
     same = (result - pictures).abs().amax(dim=(1, 2, 3)) < 1e-5
     mirrored = (result - pictures.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-5
     assert bool((same | mirrored).all())
     assert 0 < int(mirrored.sum()) < 16
 
 
-def test_augmentation_is_seeded() -> None:
-    how = Augmentation(**load_recipe("fer")["augment"])
-    pictures = torch.rand(4, 1, 48, 48)
-    first, again, other = (augment_batch(pictures, 64, how, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert first.shape == (4, 1, 64, 64)
-    assert 0 <= float(first.min()) <= float(first.max()) <= 1
+def test_augmentation_is_seeded_and_does_not_depend_on_how_a_batch_is_shared() -> None:
+    how = load_recipe("reid").augment
+    pictures = torch.rand(8, 3, 64, 32)
+    first, again, other = (draw(8, how, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    whole = augment_batch(pictures, (96, 48), first)
+    assert torch.equal(whole, augment_batch(pictures, (96, 48), again))
+    assert not torch.equal(whole, augment_batch(pictures, (96, 48), other))
+    half = augment_batch(pictures[4:], (96, 48), first.share(slice(4, 8)))
+    assert torch.equal(whole[4:], half)
+    assert 0 <= float(whole.min()) <= float(whole.max()) <= 1
+
+
+def test_a_zoom_of_48_over_44_shows_44_of_48_pixels() -> None:
+    ramp = torch.arange(48.0).expand(1, 1, 48, 48) / 47
+    draws = draw(1, Augmentation(mirror=False, zoom=48 / 44), torch.Generator().manual_seed(0))
+    shown = augment_batch(ramp, (44, 44), draws)[0, 0, 0]
+    assert torch.allclose(shown, ramp[0, 0, 0, 2:46], atol=1e-5)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
-    rates = [one_cycle(step, 100, 0.2) for step in range(101)]
+    rates = [factor(Schedule(warmup_fraction=0.2), step, 100, 0) for step in range(101)]
     assert rates[20] == pytest.approx(1)
     assert max(rates) == rates[20]
     assert rates[100] == pytest.approx(1e-3)
+
+
+def test_the_papers_schedules_fall_in_steps() -> None:
+    fer, reid = load_recipe("fer_paper").schedule, load_recipe("reid_paper").schedule
+    assert [factor(fer, 0, 1, epoch) for epoch in (0, 84, 85, 95)] == pytest.approx([1, 1, 0.9, 0.9**3])
+    assert [factor(reid, 0, 1, epoch) for epoch in (0, 19, 20, 45)] == pytest.approx([1, 1, 0.2, 0.04])
+
+
+def test_shuffled_batches_show_each_picture_at_most_once() -> None:
+    order = shuffled(21, 4, seed=5)
+    assert order.shape == (5, 4)
+    assert len(set(order.flatten().tolist())) == 20
+    assert not torch.equal(order, shuffled(21, 4, seed=6))
+
+
+def test_batches_by_identity_hold_so_many_crops_of_so_many_identities() -> None:
+    labels = np.repeat(np.arange(10), [2, 3, 4, 5, 6, 7, 8, 9, 10, 30])
+    order = by_identity(labels, batch=12, identities=3, seed=1)
+    assert order.shape[1] == 12
+    for step in order.numpy():
+        _, counts = np.unique(labels[step], return_counts=True)
+        assert counts.tolist() == [4, 4, 4]
+    shown = np.unique(order.numpy())
+    assert len(shown) > 0.7 * len(labels)
+    assert torch.equal(order, by_identity(labels, 12, 3, seed=1))
+
+
+def test_the_triplet_loss_of_a_case_computed_by_hand() -> None:
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [0.0, 9.0]])
+    identities = torch.tensor([1, 1, 2, 2])
+    # farthest of its own: 5, 5, 8, 8; nearest other: 1, min(sqrt(18), sqrt(34)), 1, sqrt(34)
+    expected = [5 - 1, 5 - 18**0.5, 8 - 1, 8 - 34**0.5]
+    result = triplet_loss(features, identities)
+    assert float(result) == pytest.approx(np.log1p(np.exp(expected)).mean(), rel=1e-5)
+    assert float(triplet_loss(features, torch.ones(4))) == 0
+
+
+def test_the_triplet_loss_has_finite_slopes_where_crops_are_equal() -> None:
+    features = torch.zeros(4, 3, requires_grad=True)
+    triplet_loss(features, torch.tensor([1, 1, 2, 2])).backward()  # type: ignore[no-untyped-call]
+    assert features.grad is not None and bool(features.grad.isfinite().all())
+
+
+def test_every_recipe_of_the_package_is_whole() -> None:
+    for name in ("fer", "fer_finetune", "fer_paper", "reid", "reid_paper"):
+        recipe = load_recipe(name)
+        assert recipe.task == name.split("_")[0]
+        assert recipe.note
+
+
+def test_a_stage_is_found_by_its_epoch() -> None:
+    stages = (Stage(2, (64, 64)), Stage(3, (88, 88), frozen=4))
+    recipe = Recipe("fer", stages, 8, (48, 48), 0.1)
+    assert [recipe.stage_of(epoch) for epoch in range(5)] == [stages[0]] * 2 + [stages[1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bach": 8}, "unknown entry 'bach'"),
+        ({"batch": "8"}, "batch must be of type int"),
+        ({"task": "cars"}, "task must be one of fer, reid"),
+        ({"stages": []}, "must list its stages"),
+        ({"stages": [{"epochs": 2}]}, "is not whole"),
+        ({"stages": [{"epochs": 2, "size": [0, 4]}]}, "must be \\[height, width\\]"),
+        ({"schedule": {"kind": "magic"}}, "one_cycle or steps"),
+        ({"identities_per_batch": 3}, "must be a multiple"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_named_with_its_entry(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_recipe(small("fer") | change, "mine.json")
+
+
+def test_recipes_and_data_of_another_kind_are_refused(people: Path) -> None:
+    with pytest.raises(ModelError, match="unknown recipe"):
+        load_recipe("nothing")
+    with pytest.raises(ModelError, match="no such file"):
+        load_recipe("nothing.json")
+    (people / "bad.json").write_text("{")
+    with pytest.raises(ModelError, match="can't be parsed"):
+        load_recipe(str(people / "bad.json"))
+    with pytest.raises(EdgeStraError, match="recipe is for reid"):
+        create_task(FER, parse_recipe(small("reid"), "test"), people, 2)
+    with pytest.raises(DataError, match="no such folder"):
+        create_task(FER, parse_recipe(small("fer"), "test"), people, 2)
+    with pytest.raises(DataError, match="at least one batch of 64"):
+        run_of(small("reid", batch=64), people, people / "out").task.order(0, 0)

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -29,18 +29,23 @@ UNREADABLE: tuple[type[Exception], ...] = (
 UNREADABLE += (AttributeError, AssertionError, OSError, OverflowError, struct.error)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a torch checkpoint. Nothing in the file is executed.
-
-    A training checkpoint that keeps its tensors under `state_dict` or `model` is unwrapped, and DDP's
-    `module.` is taken off. Raises ModelError where the file is absent, damaged, too large, or holds code.
-    """
+def check_file(path: Path) -> None:
+    """Raises ModelError where a file is absent, or larger than any weights of ours."""
     if not path.is_file():
         raise ModelError(f"{path} must be a weights file, but there is no such file")
     if path.stat().st_size > MAX_WEIGHT_BYTES:
         raise ModelError(
             f"{path} must be at most {MAX_WEIGHT_BYTES >> 20} MiB, but has {path.stat().st_size >> 20} MiB"
         )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or a torch checkpoint. Nothing in the file is executed.
+
+    A training checkpoint that keeps its tensors under `state_dict` or `model` is unwrapped, and DDP's
+    `module.` is taken off. Raises ModelError where the file is absent, damaged, too large, or holds code.
+    """
+    check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's guesses about the file; the error below is the word
@@ -97,13 +102,43 @@ def load_imagenet(model: MobileNetV2, path: Path) -> None:
     model.load_state_dict({k: state[k] for k in wanted}, strict=False)
 
 
-def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes safetensors through a temporary file; `dtype` (float16) is for the floating-point tensors."""
+def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None, name: str | None = None) -> None:
+    """Writes safetensors through a temporary file; `dtype` (float16) is for the floating-point tensors.
+
+    `name`, the model's in the registry, is kept in the file for `weights_model`. Raises ModelError, and writes
+    nothing, where a finite number is too large for `dtype`.
+    """
     state = {
-        key: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+        key: convert(key, value, dtype if value.is_floating_point() else None).contiguous()
         for key, value in model.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
     temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary)
+    save_file(state, temporary, {"model": name} if name else None)
     temporary.replace(path)
+
+
+def convert(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor in another type. Raises ModelError where a finite number becomes infinite."""
+    result = value.to(dtype) if dtype else value
+    if dtype and bool((value.isfinite() & result.isinf()).any()):
+        raise ModelError(
+            f"{key} must fit {dtype} (at most {torch.finfo(dtype).max:g}), but holds {float(value.abs().max()):g}; "
+            "keep these weights in float32"
+        )
+    return result
+
+
+def weights_model(path: Path) -> str | None:
+    """The name of the model that a .safetensors file says its weights are of; None where the file does not say.
+
+    Raises ModelError where the file is absent, too large or damaged.
+    """
+    check_file(path)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("model")
+    except UNREADABLE as error:
+        raise ModelError(f"{path} must be a safetensors file, but is damaged or of another format") from error

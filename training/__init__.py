@@ -1,0 +1,1 @@
+"""Training: recipe -> pictures in memory -> augmented batches -> losses -> checkpoints. Never on a device."""

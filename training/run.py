@@ -1,0 +1,248 @@
+"""A training run: plain PyTorch, one process or several, resumable to the step, the best epoch kept.
+
+The whole state is one file, `last.pt`, written every few minutes and at the end of every epoch. A run that was
+killed and resumed goes on as the unbroken run would have: orders, augmentation and dropout depend on the seed and
+the step alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from edge_stra.training.augment import augment_batch, draw
+from edge_stra.training.distributed import World, average_over, share_norms
+from edge_stra.training.recipe import Recipe, Schedule
+from edge_stra.training.tasks import Learner, Task, normalise
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from edge_stra.models.mobilenetv2 import MobileNetV2
+from edge_stra.models.weights import UNREADABLE, load_imagenet, load_weights, read_weights, save_weights
+from edge_stra.spec import ModelError, OutputError
+
+LAST, BEST, HISTORY = "last.pt", "best.safetensors", "history.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps what it writes, and how often."""
+
+    folder: Path
+    checkpoint_seconds: float = 240.0
+
+
+def factor(schedule: Schedule, step: int, steps: int, epoch: int) -> float:
+    """The learning rate's factor at a step of `steps`, in an epoch."""
+    if schedule.kind == "steps":
+        return schedule.factor ** max(0, (epoch - schedule.after) // schedule.every)
+    warmup = max(1, int(steps * schedule.warmup_fraction))
+    if step < warmup:
+        return 0.05 + 0.95 * step / warmup
+    return 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Exponential moving average of weights and BN statistics; counters are copied."""
+    new = model.state_dict()
+    for name, kept in average.state_dict().items():
+        if kept.is_floating_point():
+            kept.lerp_(new[name], 1 - decay)
+        else:
+            kept.copy_(new[name])
+
+
+def create_optimizer(learner: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay for matrices and kernels only, not for biases and norms."""
+    kernels = [p for p in learner.parameters() if p.ndim > 1]
+    others = [p for p in learner.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.learning_rate, fused=True)
+
+
+def initialise(network: MobileNetV2, path: Path, name: str) -> None:
+    """Weights of the same model, or ImageNet features alone. Raises ModelError where neither fits."""
+    if any(key.startswith("head.") for key in read_weights(path)):
+        load_weights(network, path, name)
+    else:
+        load_imagenet(network, path)
+
+
+class Run:
+    """Learner, average, optimizer and the place in the schedule, saved and resumed whole."""
+
+    def __init__(self, task: Task, world: World, place: Place, seed: int, init: Path | None) -> None:
+        torch.manual_seed(seed)
+        self.task, self.recipe, self.world, self.place, self.seed = task, task.recipe, world, place, seed
+        self.learner: Learner = task.create_learner()
+        if init is not None:
+            initialise(self.learner.network, init, task.spec.name)
+        self.learner.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.learner.network).eval()
+        if world.size > 1:
+            share_norms(self.learner)
+        self.optimizer = create_optimizer(self.learner, self.recipe)
+        self.epoch, self.index, self.best, self.loss_sum = 0, 0, -1.0, 0.0
+        self.history: list[dict[str, Any]] = []
+        self.forward: nn.Module = self.learner
+
+    @property
+    def file(self) -> Path:
+        return self.place.folder / LAST
+
+    def save(self) -> None:
+        if not self.world.leads:
+            return
+        state = {
+            "learner": self.learner.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "place": [self.epoch, self.index, self.best, self.loss_sum],
+            "history": self.history,
+            "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
+            "seed": self.seed,
+        }
+        temporary = self.file.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.file)
+
+    def resume(self) -> None:
+        """Goes back to the last checkpoint. Raises ModelError where it is of another recipe, model or seed."""
+        try:
+            state = torch.load(self.file, self.world.device, weights_only=True)
+            same = json.loads(state["recipe"]) == json.loads(json.dumps(asdict(self.recipe)))
+            if not (same and state["seed"] == self.seed):
+                raise ModelError(
+                    f"{self.file} belongs to a run with another recipe or seed; give those, or another --out"
+                )
+            self.learner.load_state_dict(state["learner"])
+        except UNREADABLE as error:
+            raise ModelError(f"{self.file} can't be resumed: it is damaged, or of another model or data set") from error
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.index, self.best, self.loss_sum = state["place"]
+        self.history = state["history"]
+
+    def prepare(self, frozen: int) -> None:
+        """Freezes the first blocks of features; wraps what is left for several processes."""
+        network = self.learner.network
+        self.learner.train()
+        for index, block in enumerate(network.features):
+            block.requires_grad_(index >= frozen)
+            block.train(index >= frozen)
+        self.forward = self.learner
+        if self.world.size > 1:
+            self.forward = DistributedDataParallel(self.learner, broadcast_buffers=False)
+
+    def step(self, chosen: Tensor, position: int, steps: int) -> dict[str, float]:
+        """One step on the pictures `chosen` [batch]; returns the parts of the loss and the learning rate."""
+        recipe, world = self.recipe, self.world
+        rate = recipe.learning_rate * factor(recipe.schedule, position, steps, self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        step_seed = self.seed * 1_000_003 + position
+        torch.manual_seed(step_seed + world.rank * 7_919)  # dropout: a process of its own, the same after a resume
+        draws = draw(len(chosen), recipe.augment, torch.Generator().manual_seed(step_seed))
+        share = world.share(len(chosen))
+        pixels = self.task.pictures.pixels[chosen[share]].to(world.device).float() / 255
+        labels = self.task.pictures.labels[chosen[share]].to(world.device)
+        size = recipe.stage_of(self.epoch).size
+        inputs = normalise(augment_batch(pixels, size, draws.share(share).to(world.device)), self.task.spec.input)
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            outputs = self.forward(inputs)
+        parts = self.task.loss(outputs, labels, world)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = min(recipe.ema_decay, (1 + position) / (10 + position))
+        update_average(self.average, self.learner.network, decay)
+        means = average_over(torch.stack([part.detach() for part in parts.values()]), world).tolist()
+        return dict(zip(parts, means, strict=True)) | {"rate": rate}
+
+
+def train(
+    run: Run, resume: bool, log: Callable[[str], None], scalars: Callable[[dict[str, float], int], None]
+) -> float:
+    """Trains to the end of the recipe; writes `best.safetensors` and `history.json`.
+
+    Returns the best score in percent (NaN where nothing was held out: then the last average is kept). `log` takes a
+    line at the end of each epoch, `scalars` what TensorBoard draws, with the step. Raises OutputError where the folder
+    holds another run and `resume` is off.
+    """
+    place, task, recipe, world = run.place, run.task, run.recipe, run.world
+    place.folder.mkdir(parents=True, exist_ok=True)
+    if run.file.exists() and not resume:
+        raise OutputError(f"{run.file} exists; give --resume to go on with that run, or another --out")
+    if run.file.exists():
+        run.resume()
+    lengths = [len(task.order(epoch, run.seed)) for epoch in range(recipe.epochs)]
+    steps = sum(lengths)
+    saved = time.monotonic()
+    with progress(world, steps, sum(lengths[: run.epoch]) + run.index) as bar:
+        while run.epoch < recipe.epochs:
+            started, first = time.monotonic(), sum(lengths[: run.epoch])
+            stage = recipe.stage_of(run.epoch)
+            run.prepare(stage.frozen)
+            order = task.order(run.epoch, run.seed)
+            while run.index < len(order):
+                parts = run.step(order[run.index], first + run.index, steps)
+                loss = sum(value for name, value in parts.items() if name != "rate")
+                if not math.isfinite(loss):
+                    raise ModelError(
+                        f"the loss is {loss} at step {first + run.index}; a smaller learning rate may help"
+                    )
+                run.index += 1
+                run.loss_sum += loss
+                bar.update()
+                bar.set_postfix(epoch=run.epoch, loss=f"{run.loss_sum / run.index:.3f}", refresh=False)
+                if run.index % 20 == 0:
+                    scalars({"loss": loss} | parts, first + run.index)
+                if time.monotonic() - saved > place.checkpoint_seconds:
+                    run.save()
+                    saved = time.monotonic()
+            entry = {"epoch": run.epoch + 1, "loss": run.loss_sum / len(order), "seconds": time.monotonic() - started}
+            run.epoch, run.index, run.loss_sum = run.epoch + 1, 0, 0.0
+            if world.leads:
+                entry |= keep_best(run)
+                scalars({k: v for k, v in entry.items() if k not in ("epoch", "seconds")}, sum(lengths[: run.epoch]))
+                log(json.dumps(entry))
+            run.history.append(entry)
+            run.save()
+            saved = time.monotonic()
+    if world.leads:
+        report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed, "epochs": run.history}
+        (place.folder / HISTORY).write_text(json.dumps(report, indent=1))
+    return run.best if run.best >= 0 else math.nan
+
+
+def keep_best(run: Run) -> dict[str, float]:
+    """Scores the average; keeps it where it is the best so far at the model's own size, or where nothing is scored."""
+    size = run.recipe.stage_of(run.epoch - 1).size
+    score = run.task.score(run.average, size, run.world.device)
+    final = size == run.recipe.stages[-1].size
+    if final and (score is None or score.value > run.best):
+        run.best = score.value if score else run.best
+        save_weights(run.average, run.place.folder / BEST)
+    return {score.name: score.value} if score else {}
+
+
+@contextlib.contextmanager
+def progress(world: World, total: int, initial: int) -> Iterator[Any]:
+    """A bar over the whole run with the time left, on the process that leads."""
+    with tqdm(
+        total=total, initial=initial, disable=not world.leads, mininterval=2, unit="step", dynamic_ncols=True
+    ) as bar:
+        yield bar

@@ -1,0 +1,66 @@
+"""From what the command line gives to a finished run: reads, joins other processes, trains, and cleans up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from edge_stra.training.distributed import join
+from edge_stra.training.recipe import load_recipe
+from edge_stra.training.run import BEST, Place, Run, train
+from edge_stra.training.sets import Progress
+from edge_stra.training.tasks import create_task
+from torch.utils.tensorboard import SummaryWriter
+
+from edge_stra.models.registry import get_spec
+from edge_stra.spec import ModelError
+
+
+def start(
+    model: str,
+    recipe_name: str,
+    data: Path,
+    out: Path,
+    init: Path | None,
+    held: int,
+    seed: int,
+    resume: bool,
+    device: str,
+    checkpoint_seconds: float,
+    say: Callable[[str], None],
+    bar: Progress,
+) -> dict[str, Any] | None:
+    """Trains; returns {"model", "score", "weights"} on the process that leads, None on the others.
+
+    Raises EdgeStraError for a recipe, data, weights or a folder that do not fit.
+    """
+    recipe, spec = load_recipe(recipe_name), get_spec(model)
+    world = join(device)
+    try:
+        if recipe.batch % world.size:
+            raise ModelError(f"the recipe's batch of {recipe.batch} must be a multiple of the {world.size} processes")
+        task = create_task(model, recipe, data, held, bar if world.leads else iter)
+        run = Run(task, world, Place(out, checkpoint_seconds), seed, init)
+        if world.leads:
+            out.mkdir(parents=True, exist_ok=True)
+            say(f"{spec.name}, recipe {recipe_name}: {task.summary}, {recipe.epochs} epochs, {world.device}")
+            with SummaryWriter(str(out)) as board:
+
+                def scalars(values: dict[str, float], step: int) -> None:
+                    for name, value in values.items():
+                        board.add_scalar(name, value, step)
+
+                best = train(run, resume, say, scalars)
+            return {
+                "model": model,
+                "score": None if math.isnan(best) else best,
+                "weights": str(out / BEST),
+            }
+        train(run, resume, lambda line: None, lambda values, step: None)
+        return None
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

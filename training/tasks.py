@@ -1,0 +1,169 @@
+"""The two tasks: their pictures, the order of an epoch, the loss, and what counts as better."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from edge_stra.training.augment import resize_batch
+from edge_stra.training.distributed import World, gather
+from edge_stra.training.losses import triplet_loss
+from edge_stra.training.order import by_identity, shuffled
+from edge_stra.training.recipe import Recipe, Size
+from edge_stra.training.sets import Pictures, Progress, load_crops, load_fer, read_crops
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge_stra.identities import Crops, query_and_gallery
+from edge_stra.models.mobilenetv2 import EmbeddingHead, MobileNetV2
+from edge_stra.models.registry import create_model, get_spec
+from edge_stra.ranking import rank
+from edge_stra.spec import DataError, InputSpec, ModelError
+
+EVALUATION_BATCH = 128
+
+
+def normalise(pictures: Tensor, spec: InputSpec) -> Tensor:
+    """Pixels [B, C, H, W] in 0..1, grey or RGB -> the network's input [B, 3, H, W], channels last."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(pictures) for v in (spec.mean_rgb, spec.std_rgb))
+    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class Learner(nn.Module):
+    """The network with what serves the loss alone: a classifier over identities, for embeddings."""
+
+    def __init__(self, network: MobileNetV2, identities: int = 0) -> None:
+        super().__init__()
+        self.network = network
+        self.classifier: nn.Linear | None = None
+        if isinstance(network.head, EmbeddingHead):
+            self.classifier = nn.Linear(network.head.project.out_features, identities, bias=False)
+            nn.init.normal_(self.classifier.weight, std=0.001)  # all identities alike at the start
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, classes], features for the triplet loss [B, K] (before the head's norm), diversity loss."""
+        pooled, diversity = self.network.pooled_with_diversity(x)
+        head = self.network.head
+        if self.classifier is None:
+            return head(pooled), pooled, diversity
+        assert isinstance(head, EmbeddingHead)
+        features = head.project(pooled)
+        return self.classifier(head.norm(features)), features, diversity
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measurement on what is held out; `value` in percent is what the best checkpoint is chosen by."""
+
+    name: str
+    value: float
+
+
+class Task(ABC):
+    """What is learnt, from which pictures."""
+
+    pictures: Pictures
+    summary: str  # of the data, for people
+
+    def __init__(self, model: str, recipe: Recipe) -> None:
+        self.spec, self.recipe = get_spec(model), recipe
+        if self.spec.task != recipe.task:
+            raise ModelError(f"{model} is of the task {self.spec.task}, but the recipe is for {recipe.task}")
+
+    @abstractmethod
+    def create_learner(self) -> Learner: ...
+
+    @abstractmethod
+    def score(self, network: nn.Module, size: Size, device: torch.device) -> Score | None:
+        """Of a network in evaluation mode; None where nothing is held out."""
+
+    def order(self, epoch: int, seed: int) -> Tensor:
+        """Indices [steps, batch] of an epoch."""
+        recipe = self.recipe
+        if recipe.identities_per_batch:
+            labels = self.pictures.labels.numpy()
+            steps = by_identity(labels, recipe.batch, recipe.identities_per_batch, seed + epoch)
+        else:
+            steps = shuffled(len(self.pictures), recipe.batch, seed + epoch)
+        if not len(steps):
+            raise DataError(
+                f"training needs at least one batch of {recipe.batch}, but has {len(self.pictures)} pictures"
+            )
+        return steps
+
+    def loss(self, outputs: tuple[Tensor, Tensor, Tensor], labels: Tensor, world: World) -> dict[str, Tensor]:
+        """The parts of the loss, weighted; their sum is minimised. `labels` [B] of this process's share."""
+        logits, features, diversity = outputs
+        recipe = self.recipe
+        parts = {
+            "cross_entropy": functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        }
+        if recipe.diversity_weight:
+            parts["diversity"] = recipe.diversity_weight * diversity
+        if recipe.triplet_weight:
+            everyone = gather(labels.float(), world).long() if world.size > 1 else labels
+            parts["triplet"] = recipe.triplet_weight * triplet_loss(gather(features.float(), world), everyone)
+        return parts
+
+    @torch.inference_mode()
+    def outputs(self, network: nn.Module, pixels: Tensor, size: Size, device: torch.device) -> Tensor:
+        """What a network in evaluation mode gives for uint8 pixels [N, C, h, w], in float32: [N, K]."""
+        network.eval()
+        results = []
+        for part in torch.split(pixels, EVALUATION_BATCH):
+            pictures = resize_batch(part.to(device).float() / 255, size)
+            results.append(network(normalise(pictures, self.spec.input)).float().cpu())
+        return torch.cat(results)
+
+
+class FerTask(Task):
+    def __init__(self, model: str, recipe: Recipe, data: Path) -> None:
+        super().__init__(model, recipe)
+        self.pictures, self.held_out = load_fer(data, recipe.stored)
+        self.summary = f"{len(self.pictures)} training and {len(self.held_out)} validation pictures"
+
+    def create_learner(self) -> Learner:
+        return Learner(create_model(self.spec.name, dropout=self.recipe.dropout))
+
+    def score(self, network: nn.Module, size: Size, device: torch.device) -> Score:
+        """Accuracy on the validation split: the whole picture, no mirror image."""
+        logits = self.outputs(network, self.held_out.pixels, size, device)
+        right = (logits.argmax(1) == self.held_out.labels).float().mean()
+        return Score("accuracy", 100 * float(right))
+
+
+class ReidTask(Task):
+    def __init__(self, model: str, recipe: Recipe, data: Path, held: int, progress: Progress = iter) -> None:
+        super().__init__(model, recipe)
+        # Which identities are held out does not depend on the run's seed: figures of several runs compare.
+        crops, held_crops = load_crops(data, held, seed=0)
+        names, labels = np.unique(crops.identities, return_inverse=True)
+        self.identities = len(names)
+        self.pictures = Pictures(read_crops(crops, recipe.stored, progress), torch.from_numpy(labels))
+        self.query: tuple[Tensor, Crops] | None = None
+        self.gallery: tuple[Tensor, Crops] | None = None
+        if held_crops is not None:
+            query, gallery = query_and_gallery(held_crops)
+            self.query = read_crops(query, recipe.stored, progress), query
+            self.gallery = read_crops(gallery, recipe.stored, progress), gallery
+        self.summary = f"{len(crops)} crops of {self.identities} identities, {held} identities held out"
+
+    def create_learner(self) -> Learner:
+        return Learner(create_model(self.spec.name), self.identities)
+
+    def score(self, network: nn.Module, size: Size, device: torch.device) -> Score | None:
+        """Mean average precision among the identities held out."""
+        if self.query is None or self.gallery is None:
+            return None
+        asked, shown = (self.outputs(network, pixels, size, device).numpy() for pixels, _ in (self.query, self.gallery))
+        return Score("map", rank(asked, self.query[1], shown, self.gallery[1])["map"])
+
+
+def create_task(model: str, recipe: Recipe, data: Path, held: int, progress: Progress = iter) -> Task:
+    """The task that a recipe names. Raises DataError for data that it can't read, ModelError for another model."""
+    if recipe.task == "fer":
+        return FerTask(model, recipe, data)
+    return ReidTask(model, recipe, data, held, progress)
