@@ -309,7 +309,7 @@ def check_picture_path(path: Path) -> None:
 @main.command()
 @click.argument("task", type=click.Choice(["fer", "reid"]))
 @click.option("--data", required=True, type=PathType,
-              help="FER2013: a folder with `train` and `validation`, or the Kaggle CSV. Or a re-identification set.")  # fmt: skip
+              help="FER2013: folders `train` and `validation`, or Kaggle's CSV; or a ReID set.")  # fmt: skip
 @click.option("--out", required=True, type=PathType, help="Folder for checkpoints, history and TensorBoard's events.")
 @click.option("--model", help="A name that `edge-stra models` lists. Default: mobilenetv2_stra.TASK.")
 @click.option("--recipe", help="A recipe of the package, or a .json file. Default: the one named like the task.")

@@ -94,5 +94,5 @@ def query_and_gallery(crops: Crops) -> tuple[Crops, Crops]:
     _, first = np.unique(pairs, axis=0, return_index=True)
     cameras_of = {i: len(np.unique(crops.cameras[crops.identities == i])) for i in np.unique(crops.identities)}
     asks = np.zeros(len(crops), bool)
-    asks[[i for i in first if cameras_of[crops.identities[i]] > 1]] = True
+    asks[[i for i in first if crops.identities[i] > DISTRACTOR and cameras_of[crops.identities[i]] > 1]] = True
     return crops.take(asks), crops.take(~asks)

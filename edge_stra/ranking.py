@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.identities import JUNK, Crops
+from edge_stra.identities import DISTRACTOR, JUNK, Crops
 from edge_stra.spec import DataError
 
 RANKS = (1, 5, 10)
@@ -26,10 +26,13 @@ def rank(query: NDArray[np.float32], asked: Crops, gallery: NDArray[np.float32],
 
     query [Q, K] and gallery [N, K] are embeddings of unit length, so that the order of the Euclidean distance is that
     of the product. A wrong crop as near as a right one counts as nearer: ties never flatter. Raises DataError where
-    no query has a right crop, or where an embedding is not finite.
+    no query has a right crop, where a query is junk or a distractor, or where an embedding is not finite.
     """
     if not (np.isfinite(query).all() and np.isfinite(gallery).all()):
         raise DataError("embeddings must be finite numbers, but one holds NaN or infinity")
+    if (asked.identities <= DISTRACTOR).any():
+        name = asked.paths[int((asked.identities <= DISTRACTOR).argmax())].name
+        raise DataError(f"every query must be of a known identity, but {name} is a distractor (0) or junk (-1)")
     keep = shown.identities != JUNK
     gallery, identities, cameras = gallery[keep], shown.identities[keep], shown.cameras[keep]
     precisions: list[float] = []

@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
     model, _ = load_model(args.model, args.weights)
-    save_weights(model, FOLDER / f"{args.model}.safetensors", torch.float16)
+    save_weights(model, FOLDER / f"{args.model}.safetensors", torch.float16, args.model)
     model, _ = load_model(args.model, None)
     spec = get_spec(args.model)
     network = reformulate(model, spec.input.size_hw)

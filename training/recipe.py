@@ -73,6 +73,7 @@ class Recipe:
     dropout: float = 0.0
     ema_decay: float = 0.0  # 0: no moving average
     precision: str = "bf16"  # bf16: mixed, weights in float32 | fp32
+    quantized: bool = False  # quantization-aware: int8 weights and activations in the forward pass
     note: str = ""
 
     @property

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from edge_stra.training.augment import augment_batch, draw
 from edge_stra.training.distributed import World, average_over, share_norms
+from edge_stra.training.qat import plain_state
 from edge_stra.training.recipe import Recipe, Schedule
 from edge_stra.training.tasks import Learner, Task, normalise
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def factor(schedule: Schedule, step: int, steps: int, epoch: int) -> float:
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Exponential moving average of weights and BN statistics; counters are copied."""
-    new = model.state_dict()
+    new = plain_state(model)
     for name, kept in average.state_dict().items():
         if kept.is_floating_point():
             kept.lerp_(new[name], 1 - decay)
@@ -92,7 +93,9 @@ class Run:
             initialise(self.learner.network, init, task.spec.name)
         self.learner.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.learner.network).eval()
-        if world.size > 1:
+        if recipe_rounds := self.recipe.quantized:
+            self.learner.round_numbers()
+        if world.size > 1 and not recipe_rounds:  # where numbers are rounded, no norm takes statistics
             share_norms(self.learner)
         self.optimizer = create_optimizer(self.learner, self.recipe)
         self.epoch, self.index, self.best, self.loss_sum = 0, 0, -1.0, 0.0
@@ -143,6 +146,8 @@ class Run:
         for index, block in enumerate(network.features):
             block.requires_grad_(index >= frozen)
             block.train(index >= frozen)
+        if self.recipe.quantized:
+            keep_statistics(self.learner)
         self.forward = self.learner
         if self.world.size > 1:
             self.forward = DistributedDataParallel(self.learner, broadcast_buffers=False)
@@ -171,6 +176,13 @@ class Run:
         update_average(self.average, self.learner.network, decay)
         means = average_over(torch.stack([part.detach() for part in parts.values()]), world).tolist()
         return dict(zip(parts, means, strict=True)) | {"rate": rate}
+
+
+def keep_statistics(module: nn.Module) -> None:
+    """Batch norms use, and keep, the statistics that they have."""
+    for child in module.modules():
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            child.eval()
 
 
 def train(
@@ -235,7 +247,7 @@ def keep_best(run: Run) -> dict[str, float]:
     final = size == run.recipe.stages[-1].size
     if final and (score is None or score.value > run.best):
         run.best = score.value if score else run.best
-        save_weights(run.average, run.place.folder / BEST)
+        save_weights(run.average, run.place.folder / BEST, name=run.task.spec.name)
     return {score.name: score.value} if score else {}
 
 

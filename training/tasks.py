@@ -12,6 +12,7 @@ from edge_stra.training.augment import resize_batch
 from edge_stra.training.distributed import World, gather
 from edge_stra.training.losses import triplet_loss
 from edge_stra.training.order import by_identity, shuffled
+from edge_stra.training.qat import prepare_rounding
 from edge_stra.training.recipe import Recipe, Size
 from edge_stra.training.sets import Pictures, Progress, load_crops, load_fer, read_crops
 from torch import Tensor, nn
@@ -42,6 +43,10 @@ class Learner(nn.Module):
         if isinstance(network.head, EmbeddingHead):
             self.classifier = nn.Linear(network.head.project.out_features, identities, bias=False)
             nn.init.normal_(self.classifier.weight, std=0.001)  # all identities alike at the start
+
+    def round_numbers(self) -> None:
+        """From now on the network computes as its int8 graph will (see `qat`)."""
+        self.rounding = prepare_rounding(self.network)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [B, classes], features for the triplet loss [B, K] (before the head's norm), diversity loss."""

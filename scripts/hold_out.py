@@ -1,0 +1,59 @@
+"""Holds identities of a training set out, so that `edge-stra evaluate` can measure on people not trained on.
+
+    python scripts/hold_out.py MARKET/bounding_box_train OUT [--identities 100] [--seed 0] [--copy]
+
+OUT gets Market-1501's three folders: `bounding_box_train` with the identities that stay, `query` with one crop of
+each held-out identity in each camera, `bounding_box_test` with its other crops. They are symbolic links to the
+pictures, or copies with --copy. OUT must be empty or absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from edge_stra.identities import Crops, hold_out, list_crops, query_and_gallery
+from edge_stra.spec import EdgeStraError, OutputError
+
+
+def place(crops: Crops, folder: Path, copy: bool) -> None:
+    """Links to the crops, or copies of them, under their own names."""
+    folder.mkdir(parents=True)
+    for path in crops.paths:
+        if copy:
+            shutil.copyfile(path, folder / path.name)
+        else:
+            (folder / path.name).symlink_to(path.resolve())
+
+
+def split(source: Path, out: Path, identities: int, seed: int, copy: bool) -> str:
+    """Writes the three folders and says what they hold. Raises DataError, OutputError before anything is written."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} must be an empty folder or absent, but holds something; name another")
+    train, held = hold_out(list_crops(source), identities, seed)
+    query, gallery = query_and_gallery(held)
+    parts = {"bounding_box_train": train, "query": query, "bounding_box_test": gallery}
+    for name, crops in parts.items():
+        place(crops, out / name, copy)
+    return "\n".join(f"{name}: {len(c)} crops, {len(np.unique(c.identities))} identities" for name, c in parts.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--identities", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--copy", action="store_true")
+    args = parser.parse_args()
+    try:
+        print(split(args.source, args.out, args.identities, args.seed, args.copy))
+    except EdgeStraError as error:
+        raise SystemExit(f"Error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
