@@ -2,7 +2,8 @@
 
     python scripts/ship.py --model mobilenetv2_stra.fer --weights runs/fer/best.safetensors --calibration FER/train
 
-The statistics are measured on the float16 weights, since those are what users export. 200 pictures of the
+The statistics are measured on the float16 weights, since those are what users export, and for the switches that the
+recipes have by default: they carry these with them, and an export with others asks for pictures. 200 pictures of the
 folder, evenly spread over its sorted list.
 """
 
@@ -16,12 +17,11 @@ from edge_stra.calibration.recipes import RECIPES
 from edge_stra.calibration.statistics import save_statistics
 
 from edge_stra.data import list_pictures, spread
-from edge_stra.export import measure_statistics
+from edge_stra.export import measure_statistics, rewrite
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.models.weights import save_weights
 from edge_stra.preprocess import load_input
-from edge_stra.reformulate import reformulate
 from edge_stra.shipped import FOLDER
 
 PICTURES = 200
@@ -39,11 +39,10 @@ def main() -> None:
     save_weights(model, FOLDER / f"{args.model}.safetensors", torch.float16, args.model)
     model, _ = load_model(args.model, None)
     spec = get_spec(args.model)
-    network = reformulate(model, spec.input.size_hw)
     inputs = [load_input(path, spec.input) for path in spread(list_pictures(args.calibration), PICTURES)]
     source = {"kind": "shipped statistics", "pictures": f"{PICTURES} of the training split", "count": PICTURES}
     by_recipe = {
-        name: measure_statistics(recipe, spec, network, inputs, source)[1]
+        name: measure_statistics(recipe, spec, rewrite(model, spec, recipe.equalise), inputs, source)[1]
         for name, recipe in RECIPES.items()
         if recipe.needs_calibration
     }

@@ -300,7 +300,7 @@ def test_the_triplet_loss_has_finite_slopes_where_crops_are_equal() -> None:
 
 
 def test_every_recipe_of_the_package_is_whole() -> None:
-    for name in ("fer", "fer_finetune", "fer_paper", "reid", "reid_paper"):
+    for name in (f"{task}{kind}" for task in ("fer", "reid") for kind in ("", "_finetune", "_int8", "_paper")):
         recipe = load_recipe(name)
         assert recipe.task == name.split("_")[0]
         assert recipe.note

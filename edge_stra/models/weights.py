@@ -42,8 +42,9 @@ def check_file(path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or a torch checkpoint. Nothing in the file is executed.
 
-    A training checkpoint that keeps its tensors under `state_dict` or `model` is unwrapped, and DDP's
-    `module.` is taken off. Raises ModelError where the file is absent, damaged, too large, or holds code.
+    A training checkpoint that keeps its tensors under `state_dict`, `model` or (this project's) `average` is
+    unwrapped, and DDP's `module.` is taken off. Raises ModelError where the file is absent, damaged, too large, or
+    holds code.
     """
     check_file(path)
     try:
@@ -53,7 +54,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except UNREADABLE as error:
         cause = "holds code instead of tensors alone" if "GLOBAL" in str(error) else "is damaged or of another format"
         raise ModelError(f"{path} must be safetensors or a torch checkpoint of tensors, but it {cause}") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "average"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
