@@ -12,14 +12,17 @@ import argparse
 import json
 import platform
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from edge_stra.artifact import open_artifact
-from edge_stra.export import Request, export, synthetic_inputs
+from edge_stra.bench import WARM_UP, interleave
+from edge_stra.bench_probe import drawn_input
+from edge_stra.doctor import describe_delegate
+from edge_stra.export import Request, export
 from edge_stra.runtime import Predictor, find_runtime
 
 PARTS = 10
@@ -27,19 +30,9 @@ PARTS = 10
 
 def measure(predictors: dict[str, Predictor], runs: int) -> dict[str, np.ndarray]:
     """Milliseconds of each run, [runs], the models taking turns."""
-    x = {name: synthetic_inputs(p.spec, 1, seed=3)[0][0] for name, p in predictors.items()}
-    times: dict[str, list[float]] = {name: [] for name in predictors}
-    for turn in range(runs + 20):
-        for name, predictor in predictors.items():
-            start = time.perf_counter()
-            predictor(x[name])
-            if turn >= 20:  # the first are warm-up
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: np.array(t) for name, t in times.items()}
-
-
-def partitions(predictor: Predictor) -> int:
-    return sum(op["op_name"] == "DELEGATE" for op in predictor.interpreter._get_ops_details())
+    work = [partial(predictor, drawn_input(predictor.spec)) for predictor in predictors.values()]
+    interleave(work, WARM_UP)
+    return dict(zip(predictors, interleave(work, runs).T, strict=True))
 
 
 def main() -> None:
@@ -69,7 +62,7 @@ def main() -> None:
                     "median_ms": medians,
                     "ratio": medians["stra"] / medians["plain"],
                     "ratio_range": [float(min(parts)), float(max(parts))],
-                    "partitions": {k: partitions(p) for k, p in predictors.items()},
+                    "partitions": {k: describe_delegate(path).get("parts") for k, path in made.items()},
                     "bytes": {k: p.stat().st_size for k, p in made.items()},
                 }
             )

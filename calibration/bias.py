@@ -8,7 +8,7 @@ Source: Nagel et al., arXiv 1906.04721, section 4.2, with means measured on pict
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
@@ -26,13 +26,18 @@ def rounding_error(weight: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def measure_corrections(network: nn.Module, inputs: Iterable[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+def measure_corrections(
+    network: nn.Module, inputs: Iterable[NDArray[np.float32]], only: Collection[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
     """What to add to each bias, float32 [channels], by module name; inputs [1, H, W, 3].
 
-    Modules whose weights round without an error (constants of 0 and 1) have no entry.
+    only: the modules whose weights are quantized, by default all: what stays float has nothing to correct. Modules
+    whose weights round without an error (constants of 0 and 1) have no entry.
     """
     network = copy.deepcopy(network).eval()
     layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    if only is not None:
+        layers = {name: layer for name, layer in layers.items() if name in only}
     errors = {n: rounding_error(m.weight) for n, m in layers.items()}
     sums = {n: torch.zeros(len(e), dtype=torch.float64) for n, e in errors.items() if bool(e.any())}
 

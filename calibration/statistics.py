@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from edge_stra.spec import DataError, Statistics
+from edge_stra.spec import DataError, Settings, Statistics
 
 
 def save_statistics(path: Path, by_recipe: dict[str, Statistics]) -> None:
@@ -18,7 +19,8 @@ def save_statistics(path: Path, by_recipe: dict[str, Statistics]) -> None:
     for recipe, statistics in by_recipe.items():
         arrays[f"{recipe}/ranges"] = np.array(list(statistics.low_high.values()), np.float32)
         arrays |= {f"{recipe}/bias/{name}": value for name, value in statistics.corrections.items()}
-        notes[recipe] = {"tensors": list(statistics.low_high), "source": statistics.source}
+        settings = statistics.settings and asdict(statistics.settings)
+        notes[recipe] = {"tensors": list(statistics.low_high), "source": statistics.source, "settings": settings}
     save_file(arrays, path, metadata={"edge_stra": json.dumps(notes)})
 
 
@@ -35,4 +37,8 @@ def load_statistics(path: Path, recipe: str) -> Statistics:
             f"{path.name} must hold calibration statistics for {recipe}, but: {error!r}; give --calibration"
         ) from error
     pairs = {name: (low, high) for name, (low, high) in zip(notes["tensors"], ranges, strict=True)}
-    return Statistics(pairs, corrections, notes["source"])
+    # Files from before there were switches say nothing of them.
+    settings = Settings(
+        **(notes.get("settings") or {"ranges": "minmax", "equalise": False} | {"bias_correction": bool(corrections)})
+    )
+    return Statistics(pairs, corrections, notes["source"], settings)

@@ -56,10 +56,10 @@ def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
     click.echo(json.dumps(data, indent=1) if as_json else text)
 
 
-def bar(label: str) -> Callable[[list[Path]], Iterable[Path]]:
+def bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:
     """A progress bar on standard error, with time left; nothing where that is no terminal."""
 
-    def show(items: list[Path]) -> Iterable[Path]:
+    def show(items: list[Any]) -> Iterable[Any]:
         with click.progressbar(items, label=label, file=sys.stderr) as shown:
             yield from shown
 
@@ -104,6 +104,17 @@ def models(as_json: bool) -> None:
 @click.option("--target", default="tflite", show_default=True, help="tflite")
 @click.option("--quantize", default="int8", show_default=True, help=" | ".join(PRECISIONS))
 @click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
+@click.option("--ranges", help="Of int8 activations: minmax | percentile | mse. Default: as the recipe says.")
+@click.option(
+    "--bias-correction/--no-bias-correction",
+    default=None,
+    help="Take what the rounding of weights adds off the biases. Default: as the recipe says.",
+)
+@click.option(
+    "--equalise/--no-equalise",
+    default=None,
+    help="Balance the channels of the residual streams, exactly. Default: as the recipe says.",
+)
 @click.option(
     "--images", type=PathType, help="Pictures for the parity check. Default: those of --calibration, else drawn ones."
 )
@@ -118,6 +129,9 @@ def export(
     target: str,
     quantize: str,
     calibration: Path | None,
+    ranges: str | None,
+    bias_correction: bool | None,
+    equalise: bool | None,
     images: Path | None,
     out: Path,
     overwrite: bool,
@@ -136,6 +150,7 @@ def export(
     Examples:
       edge-stra export --model mobilenetv2_stra.fer --quantize int8
       edge-stra export --model mobilenetv2_stra.fer --weights mine.safetensors --calibration faces/
+      edge-stra export --model mobilenetv2_stra.fer --ranges mse --bias-correction --calibration faces/
       edge-stra export --model mobilenetv2_stra.reid --weights random --quantize fp32 --out bench
     """
     import torch
@@ -145,7 +160,8 @@ def export(
     from edge_stra.parity import render
 
     torch.set_num_threads(1)  # 64 small forward passes: on a busy machine threads wait for each other far longer
-    done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite), say)
+    switches = (ranges, bias_correction, equalise)
+    done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite, *switches), say)
     from edge_stra.artifact import manifest_path
 
     emit(done.manifest, as_json, f"{render(done.comparisons)}\n{done.path}\n{manifest_path(done.path)}")
@@ -177,6 +193,34 @@ def check(artifact: Path, weights: str | None, images: Path | None, layers: bool
     emit(data, as_json, text)
     if result.failures:
         raise ParityError("; ".join(result.failures))
+
+
+@main.command()
+@click.argument("artifact", type=PathType)
+@click.option("--delegate", type=click.Choice(["xnnpack", "edgetpu", "gpu", "all"]), default="xnnpack",
+              show_default=True, help="Whose partitions and reasons are shown, and whom --fail-on asks.")  # fmt: skip
+@click.option("--operators", is_flag=True, help="Also list every operator.")
+@click.option("--fail-on", type=click.Choice(["undelegated"]), help="Exit code 1 where an operator is not taken.")
+@click.option("--json", "as_json", is_flag=True, help="JSON of all delegates instead of a table.")
+def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None, as_json: bool) -> None:
+    """Predict which operators of a .tflite file a delegate takes, in how many partitions, and why not the others.
+
+    Nothing is run. The rules of XNNPACK are those of ai-edge-litert 2.3.0, those of the Coral Edge TPU and the GPU
+    delegate what is published. `edge-stra doctor ARTIFACT` says what XNNPACK really takes here.
+
+    \b
+    Examples:
+      edge-stra inspect out/mobilenetv2_stra.fer.int8.tflite
+      edge-stra inspect out/mobilenetv2_stra.fer.int8.tflite --fail-on undelegated
+      edge-stra inspect out/mobilenetv2_stra.fer.int8-full.tflite --delegate edgetpu --operators
+    """
+    from edge_stra import inspect_graph, inspect_table
+
+    found = inspect_graph.inspect(artifact)
+    chosen = list(found.findings) if delegate == "all" else [delegate]
+    emit(inspect_graph.report(found), as_json, inspect_table.render(found, chosen, operators))
+    if fail_on is not None:
+        found.check(chosen)
 
 
 @main.command()
@@ -304,6 +348,51 @@ def check_picture_path(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise OutputError(f"--picture must name a .png file, but got {path}")
     check_output(path, overwrite=True)
+
+
+@main.command()
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=PathType)
+@click.option("--baseline", type=PathType, help="Another artifact: the others' time as a ratio to it, with its spread.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the runtime.")
+@click.option("--runs", type=click.IntRange(10), default=200, show_default=True, help="Timed runs of each artifact.")
+@click.option("--warm-up", type=click.IntRange(1), default=20, show_default=True, help="Runs before, not timed.")
+@click.option("--html", type=PathType, help="Write a page with tables and drawings into this .html.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with every run, instead of text.")
+def bench(
+    artifacts: tuple[Path, ...],
+    baseline: Path | None,
+    threads: int,
+    runs: int,
+    warm_up: int,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Time artifacts on this machine: they take turns, and a noisy or throttled machine is named.
+
+    Median, 90th percentile and fastest run of one inference; the ratio to --baseline with a 95 % interval; the time
+    of each kind of operator, where the runtime tells it; load time, memory and size of the file.
+
+    \b
+    Examples:
+      edge-stra bench out/mobilenetv2_stra.fer.int8.tflite
+      edge-stra bench out/*.tflite --baseline out/mobilenetv2_stra.fer.fp32.tflite --html bench.html
+      edge-stra bench out/mobilenetv2_stra.fer.int8.tflite --threads 4 --runs 1000 --json
+    """
+    from edge_stra.artifact import check_output, write_atomically
+    from edge_stra.bench import bench as run_bench
+    from edge_stra.bench_text import render
+
+    if html is not None:
+        if html.suffix.lower() not in (".html", ".htm"):
+            raise OutputError(f"--html must name an .html file, but got {html}")
+        check_output(html, overwrite=True)
+    report = run_bench(artifacts, baseline, threads, runs, warm_up, bar("runs"))
+    if html is not None:
+        from edge_stra.bench_page import page
+
+        write_atomically(html, page(report).encode())
+        say(f"page: {html}")
+    emit(report, as_json, render(report))
 
 
 @main.command()

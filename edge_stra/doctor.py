@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_stra import __version__
-from edge_stra.quiet import quiet_tools
-from edge_stra.runtime import RUNTIMES, find_runtime
-from edge_stra.spec import ArtifactError, EdgeStraError, MissingError
+from edge_stra.runtime import RUNTIMES, delegated, find_runtime
+from edge_stra.spec import EdgeStraError, MissingError
 
 PI_COMMAND = "pip install 'edge-stra[pi]'"
 EXPORT_COMMAND = "pip install 'edge-stra[export]'"
@@ -108,22 +107,11 @@ def describe_delegate(tflite: Path | None) -> dict[str, Any]:
     """
     if tflite is None:
         return {"checked": False, "note": "give a .tflite file to see whether XNNPACK takes it"}
-    if not tflite.is_file():
-        raise ArtifactError(f"{tflite} must be a .tflite file, but there is no such file; export one first")
-    name, interpreter_class = find_runtime()
-    try:
-        with quiet_tools():
-            interpreter = interpreter_class(model_path=str(tflite), num_threads=1)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        cause = str(error).strip().splitlines()[0][:160]
-        raise ArtifactError(f"{tflite} can't be loaded by {name}: {cause}; export it again") from error
-    if not hasattr(interpreter, "_get_ops_details"):
-        return {"checked": False, "note": f"{name} does not list the nodes of a loaded file"}
-    # The list keeps the nodes that a delegate replaced, and appends one DELEGATE for each part it took.
-    operators = [str(node["op_name"]) for node in interpreter._get_ops_details()]
-    parts = operators.count("DELEGATE")
-    return {"checked": True, "file": tflite.name, "xnnpack": parts > 0, "parts": parts, "nodes": len(operators) - parts}
+    found = delegated(tflite)
+    if found.parts is None:
+        return {"checked": False, "note": f"{found.runtime} does not list the nodes of a loaded file"}
+    parts = len(found.parts)
+    return {"checked": True, "file": tflite.name, "xnnpack": parts > 0, "parts": parts, "nodes": found.operators}
 
 
 def describe_opencv() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from edge_stra import __version__
 from edge_stra.artifact import FORMAT, Artifact, check_output, embed, manifest_path, open_artifact, sha256_of
 from edge_stra.calibration.bias import apply_corrections, measure_corrections
 from edge_stra.calibration.data import read_calibration
+from edge_stra.calibration.equalise import equalise
+from edge_stra.calibration.parts import find_parts
 from edge_stra.calibration.quantize import quantize
-from edge_stra.calibration.recipes import RECIPES
+from edge_stra.calibration.ranges import choose_ranges, collect_histograms
+from edge_stra.calibration.recipes import adjust
 from edge_stra.calibration.statistics import load_statistics
 from edge_stra.converters.tflite import convert
 from edge_stra.data import list_pictures, spread
@@ -32,7 +35,7 @@ from edge_stra.models.registry import get_spec
 from edge_stra.parity import Comparison, check, compare, outputs_of
 from edge_stra.preprocess import load_input, to_input
 from edge_stra.reformulate import reformulate
-from edge_stra.runtime import Predictor, measure_ranges
+from edge_stra.runtime import Predictor, measure_ranges, read_tensors
 from edge_stra.shipped import shipped_statistics
 from edge_stra.spec import DataError, ModelError, ModelSpec, OutputError, ParityError, Recipe, Statistics
 from edge_stra.synthetic import synthetic_pictures
@@ -47,7 +50,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of an export; `weights` and `calibration` as in `edge-stra export --help`."""
+    """What a user asks of an export, as in `edge-stra export --help`; None leaves a switch as the recipe says."""
 
     model: str
     quantize: str
@@ -57,6 +60,9 @@ class Request:
     calibration: Path | None = None
     pictures: Path | None = None
     overwrite: bool = False
+    ranges: str | None = None
+    bias_correction: bool | None = None
+    equalise: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,10 @@ def calibrated_graph(
     They come from the pictures that the user gave, from the package for shipped weights, or from synthetic
     pictures for random ones. Raises DataError where none of the three applies: there is no default data set.
     """
-    if not recipe.needs_calibration:
+    if not recipe.needs_pictures:
         return convert(network, spec.input.size_hw), None
-    if request.calibration is None and request.weights is None and (path := shipped_statistics(request.model)):
-        statistics = load_statistics(path, request.quantize)
+    if request.calibration is None and request.weights is None:
+        statistics = travelling_statistics(request, recipe)
         return convert(apply_corrections(network, statistics.corrections), spec.input.size_hw), statistics
     if request.calibration is not None:
         inputs, source = read_calibration(request.calibration, spec.input)
@@ -104,13 +110,58 @@ def calibrated_graph(
     return measure_statistics(recipe, spec, network, inputs, source)
 
 
+def travelling_statistics(request: Request, recipe: Recipe) -> Statistics:
+    """Those in the package. Raises DataError where it has none, or only some for other switches."""
+    path = shipped_statistics(request.model)
+    if path is None or not recipe.needs_calibration:
+        raise DataError(f"{request.quantize} with {recipe.settings} needs pictures; give --calibration FOLDER")
+    statistics = load_statistics(path, request.quantize)
+    if statistics.settings != recipe.settings:
+        raise DataError(
+            f"{request.quantize} with {recipe.settings} needs --calibration FOLDER: the statistics that travel with "
+            f"{request.model} are for {statistics.settings}"
+        )
+    return statistics
+
+
 def measure_statistics(
     recipe: Recipe, spec: ModelSpec, network: nn.Module, inputs: Inputs, source: dict[str, Any]
 ) -> tuple[bytes, Statistics]:
-    """Corrections first, where the recipe has them, then the graph with them, then its ranges."""
-    corrections = measure_corrections(network, inputs) if recipe.correct_bias else {}
-    graph = convert(apply_corrections(network, corrections), spec.input.size_hw)
-    return graph, Statistics(measure_ranges(graph, inputs), corrections, source)
+    """The float graph, with corrections where the recipe has them, and its statistics.
+
+    network: as `rewrite` gives it for the recipe; inputs: [1, H, W, 3] each, read more than once.
+    """
+    graph, corrections = corrected_graph(recipe, spec, network, inputs)
+    ranges = measure_ranges(graph, inputs) if recipe.needs_calibration else {}
+    ranges |= clipped_ranges(recipe, graph, ranges, inputs)
+    return graph, Statistics(ranges, corrections, source, recipe.settings)
+
+
+def corrected_graph(
+    recipe: Recipe, spec: ModelSpec, network: nn.Module, inputs: Inputs
+) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
+    """The float graph and the corrections in it: only for layers whose weights the recipe makes int8."""
+    graph = convert(network, spec.input.size_hw)
+    if not recipe.correct_bias:
+        return graph, {}
+    corrections = measure_corrections(network, inputs, find_parts(graph, recipe).layers(network))
+    return convert(apply_corrections(network, corrections), spec.input.size_hw), corrections
+
+
+def clipped_ranges(
+    recipe: Recipe, graph: bytes, extremes: dict[str, tuple[float, float]], inputs: Inputs
+) -> dict[str, tuple[float, float]]:
+    """What takes the place of the extremes where the recipe clips: a second pass over the pictures."""
+    if not recipe.needs_calibration or recipe.ranges == "minmax":
+        return {}
+    tensors = read_tensors(graph, inputs, find_parts(graph, recipe).tensors)
+    return choose_ranges(recipe.ranges, collect_histograms(extremes, tensors))
+
+
+def rewrite(model: MobileNetV2, spec: ModelSpec, equalised: bool) -> MobileNetV2:
+    """The form that is converted: reformulated, its streams balanced where that is asked for."""
+    network = reformulate(model, spec.input.size_hw)
+    return equalise(network) if equalised else network
 
 
 def tool_versions() -> dict[str, str]:
@@ -154,16 +205,15 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
     """
     if request.target != "tflite":
         raise ModelError(f"unknown target {request.target!r}; the targets are tflite")
-    if request.quantize not in RECIPES:
-        raise ModelError(f"unknown precision {request.quantize!r}; the precisions are {', '.join(RECIPES)}")
-    spec, recipe = get_spec(request.model), RECIPES[request.quantize]
+    recipe = adjust(request.quantize, request.ranges, request.bias_correction, request.equalise)
+    spec = get_spec(request.model)
     path = request.out / f"{request.model}.{request.quantize}.tflite"
     check_output(path, request.overwrite)
     check_output(manifest_path(path), request.overwrite)
     say(f"loading {request.model}")
     model, weights = load_model(request.model, request.weights)
-    network = reformulate(model, spec.input.size_hw)
-    say("calibrating and converting" if recipe.needs_calibration else "converting")
+    network = rewrite(model, spec, recipe.equalise)
+    say("calibrating and converting" if recipe.needs_pictures else "converting")
     graph, statistics = calibrated_graph(request, spec, recipe, network)
     inputs, pictures = parity_inputs(spec, request.pictures or request.calibration)
     say("quantizing and comparing with PyTorch")
@@ -173,6 +223,7 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
         "target": "tflite",
         "quantize": request.quantize,
         "recipe": recipe.name,
+        "settings": asdict(recipe.settings),
         "model": spec.to_json(),
         "weights": weights,
         "calibration": statistics.source if statistics else None,

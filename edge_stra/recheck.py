@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_stra.artifact import Artifact, open_artifact
-from edge_stra.export import compare_all, parity_inputs
+from edge_stra.export import compare_all, parity_inputs, rewrite
 from edge_stra.loading import is_random, load_model
 from edge_stra.parity import Comparison, check
-from edge_stra.reformulate import reformulate
 from edge_stra.spec import ArtifactError
 
 
@@ -40,7 +39,9 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
             f"{path} was made from weights {made_from['sha256'][:12]}... ({made_from['source']}), but these are "
             f"{given['sha256'][:12]}... ({given['source']}); give the right --weights, or export again"
         )
-    network = reformulate(model, artifact.spec.input.size_hw)
+    # An equalised artifact holds other numbers in its streams: without this the drift of layers would be wrong.
+    settings = (artifact.manifest or {}).get("settings") or {}
+    network = rewrite(model, artifact.spec, bool(settings.get("equalise")))
     inputs, _ = parity_inputs(artifact.spec, pictures)
     comparisons = compare_all(model, network, artifact, inputs)
     random = is_random(given)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact, open_artifact
+from edge_stra.quiet import quiet_tools
 from edge_stra.spec import ArtifactError, MissingError, ModelSpec
 
 RUNTIMES = (
@@ -81,6 +83,56 @@ def load_predictor(path: Path, threads: int = 1, runtime: str | None = None) -> 
     return Predictor(open_artifact(path), threads, runtime)
 
 
+@dataclass(frozen=True)
+class Delegated:
+    """What the runtime's default delegate, XNNPACK, has taken of a loaded file.
+
+    operators: how many the file has. parts: the indices of those in each part that was taken; None where the runtime
+    does not tell.
+    """
+
+    runtime: str
+    operators: int
+    parts: tuple[frozenset[int], ...] | None
+
+
+def delegated(path: Path) -> Delegated:
+    """Loads a .tflite file to see what the delegate takes: seen, never guessed. Raises ArtifactError, MissingError."""
+    if not path.is_file():
+        raise ArtifactError(f"{path} must be a .tflite file, but there is no such file; export one first")
+    name, interpreter_class = find_runtime()
+    try:
+        with quiet_tools():
+            interpreter = interpreter_class(model_path=str(path), num_threads=1)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[0][:160]
+        raise ArtifactError(f"{path} can't be loaded by {name}: {cause}; export it again") from error
+    if not hasattr(interpreter, "_get_ops_details"):
+        return Delegated(name, 0, None)
+    # The list keeps the nodes that a delegate replaced, and appends one DELEGATE for each part it took.
+    nodes = interpreter._get_ops_details()
+    kept = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    parts = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    return Delegated(name, len(kept), tuple(part_operators(part, kept) for part in parts))
+
+
+def part_operators(part: dict[str, Any], nodes: list[dict[str, Any]]) -> frozenset[int]:
+    """The operators between a part's outputs and its inputs. Those whose outputs nobody reads can't be seen."""
+    producers = {int(tensor): node for node in nodes for tensor in node["outputs"]}
+    outside = {int(tensor) for tensor in part["inputs"]}
+    found: dict[int, dict[str, Any]] = {}
+    waiting = [int(tensor) for tensor in part["outputs"]]
+    while waiting:
+        tensor = waiting.pop()
+        node = producers.get(tensor)
+        if node is None or tensor in outside or node["index"] in found:
+            continue
+        found[node["index"]] = node
+        waiting.extend(int(source) for source in node["inputs"])
+    return frozenset(found)
+
+
 def open_plain(model: bytes) -> Any:
     """ai-edge-litert's interpreter with plain kernels, which keeps every tensor readable; a delegate does not.
 
@@ -107,21 +159,30 @@ def read_float(interpreter: Any, detail: dict[str, Any]) -> NDArray[np.float32]:
     return dequantize_array(interpreter.get_tensor(detail["index"]), detail)
 
 
-def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3]."""
+def read_tensors(
+    model: bytes, inputs: Iterable[NDArray[np.float32]], names: Collection[str] | None = None
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """(name, value) of each float tensor of a float32 .tflite, or of those named, for each input [1, H, W, 3]."""
     interpreter = open_plain(model)
     index = interpreter.get_input_details()[0]["index"]
     details = [
         d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["name"] and 0 not in d["shape"]
     ]
-    extremes: dict[str, tuple[float, float]] = {}
+    if names is not None:
+        details = [d for d in details if d["name"] in names]
     for x in inputs:
         interpreter.set_tensor(index, x)
         interpreter.invoke()
         for detail in details:
-            value, name = interpreter.get_tensor(detail["index"]), detail["name"]
-            low, high = extremes.get(name, (np.inf, -np.inf))
-            extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
+            yield detail["name"], interpreter.get_tensor(detail["index"])
+
+
+def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3]."""
+    extremes: dict[str, tuple[float, float]] = {}
+    for name, value in read_tensors(model, inputs):
+        low, high = extremes.get(name, (np.inf, -np.inf))
+        extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
     return extremes
 
 

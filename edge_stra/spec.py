@@ -128,17 +128,52 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """The switches that an artifact was made with, as its manifest records them.
+
+    ranges: how those of 8-bit activations were chosen (`edge_stra.calibration.ranges`), None where there are none.
+    """
+
+    ranges: str | None
+    bias_correction: bool
+    equalise: bool
+
+    def __str__(self) -> str:
+        marks = {"bias correction": self.bias_correction, "equalisation": self.equalise}
+        words = [f"ranges {self.ranges}"] if self.ranges else []
+        return ", ".join(words + [f"{'with' if on else 'no'} {what}" for what, on in marks.items()])
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """How a float32 graph is quantized; data, applied by `edge_stra.calibration.quantize`."""
+    """How a float32 graph is quantized; data, applied by `edge_stra.calibration.quantize`.
+
+    ranges, correct_bias and equalise are what a user may switch (`edge_stra.calibration.recipes.adjust`).
+    """
 
     name: str
     rules: tuple[Rule, ...]
     integer_io: bool = False
     correct_bias: bool = False
+    ranges: str = "minmax"
+    equalise: bool = False
 
     @property
     def needs_calibration(self) -> bool:
         return any(rule.kind.startswith("int") for rule in self.rules)
+
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether some weights become int8."""
+        return self.needs_calibration or any(rule.kind == "dynamic8" for rule in self.rules)
+
+    @property
+    def needs_pictures(self) -> bool:
+        return self.needs_calibration or self.correct_bias
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.ranges if self.needs_calibration else None, self.correct_bias, self.equalise)
 
 
 @dataclass(frozen=True)
@@ -147,9 +182,10 @@ class Statistics:
 
     low_high: smallest and largest value of each float tensor of the graph, by name. corrections: what is added
     to the bias of each conv or linear, float32 [channels], by module name (empty where the recipe has none).
-    source: count and SHA-256 of the pictures.
+    source: count and SHA-256 of the pictures. settings: what they were measured for; None where nobody asks.
     """
 
     low_high: dict[str, tuple[float, float]]
     corrections: dict[str, NDArray[np.float32]]
     source: dict[str, Any]
+    settings: Settings | None = None

@@ -106,6 +106,8 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbrok
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
     assert losses_of(faces / "whole") == losses_of(faces / "broken")
     assert read_weights(faces / "broken" / "best.safetensors")
+    final = read_weights(faces / "broken" / "final.safetensors")
+    assert all(torch.equal(final[key], whole[f"network.{key}"]) for key in final)
 
 
 @pytest.mark.slow

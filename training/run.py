@@ -31,7 +31,7 @@ from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.weights import UNREADABLE, load_imagenet, load_weights, read_weights, save_weights
 from edge_stra.spec import ModelError, OutputError
 
-LAST, BEST, HISTORY = "last.pt", "best.safetensors", "history.json"
+LAST, BEST, FINAL, HISTORY = "last.pt", "best.safetensors", "final.safetensors", "history.json"
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def keep_statistics(module: nn.Module) -> None:
 def train(
     run: Run, resume: bool, log: Callable[[str], None], scalars: Callable[[dict[str, float], int], None]
 ) -> float:
-    """Trains to the end of the recipe; writes `best.safetensors` and `history.json`.
+    """Trains to the end of the recipe; writes `best.safetensors`, `final.safetensors` and `history.json`.
 
     Returns the best score in percent (NaN where nothing was held out: then the last average is kept). `log` takes a
     line at the end of each epoch, `scalars` what TensorBoard draws, with the step. Raises OutputError where the folder
@@ -235,9 +235,17 @@ def train(
             run.save()
             saved = time.monotonic()
     if world.leads:
+        save_plain(run, place.folder / FINAL)
         report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed, "epochs": run.history}
         (place.folder / HISTORY).write_text(json.dumps(report, indent=1))
     return run.best if run.best >= 0 else math.nan
+
+
+def save_plain(run: Run, path: Path) -> None:
+    """The last step's own weights, not averaged: what a moving average lags behind after a change of picture size."""
+    network = copy.deepcopy(run.average)
+    network.load_state_dict(plain_state(run.learner.network))
+    save_weights(network, path, name=run.task.spec.name)
 
 
 def keep_best(run: Run) -> dict[str, float]:
