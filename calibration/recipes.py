@@ -55,7 +55,6 @@ RECIPES: dict[str, Recipe] = {
         ),
         integer_io=True,
         correct_bias=True,
-        ranges="mse",
     ),
 }
 

@@ -141,7 +141,7 @@ class Settings:
     def __str__(self) -> str:
         marks = {"bias correction": self.bias_correction, "equalisation": self.equalise}
         words = [f"ranges {self.ranges}"] if self.ranges else []
-        return ", ".join(words + [f"{'with' if on else 'no'} {what}" for what, on in marks.items()])
+        return ", ".join(words + [f"{what} {'on' if on else 'off'}" for what, on in marks.items()])
 
 
 @dataclass(frozen=True)

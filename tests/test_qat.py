@@ -14,17 +14,19 @@ from edge_stra.training.run import Place, Run, train
 from edge_stra.training.tasks import create_task
 
 from edge_stra.loading import load_model
-from edge_stra.models.registry import create_model
+from edge_stra.models.registry import create_model, get_spec
 from edge_stra.models.weights import read_weights
 from edge_stra.parity import sqnr_db
-from edge_stra.synthetic import structured_pictures
+from edge_stra.preprocess import to_input
+from edge_stra.synthetic import face_pictures, structured_pictures
 
 FER = "mobilenetv2_stra.fer"
 
 
 def pictures(count: int) -> torch.Tensor:
-    stack = np.stack([p for p in structured_pictures(count, (88, 88), seed=2)])
-    return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1
+    """Drawn faces as the network takes them, [count, 3, 88, 88]."""
+    inputs = [to_input(picture, get_spec(FER).input) for picture in face_pictures(count, (88, 88), seed=2)]
+    return torch.from_numpy(np.concatenate(inputs)).permute(0, 3, 1, 2)
 
 
 def test_weights_are_rounded_to_127_steps_of_each_channels_largest() -> None:

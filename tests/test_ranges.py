@@ -182,6 +182,7 @@ def test_switches_override_the_recipe_and_nothing_else() -> None:
     assert adjust("int8", "mse", True, True).settings == Settings("mse", True, True)
     assert adjust("int8", "mse").rules == RECIPES["int8"].rules
     assert adjust("fp32", bias_correction=False, equalise=False) == RECIPES["fp32"]
+    assert str(adjust("dynamic", bias_correction=True).settings) == "bias correction on, equalisation off"
     assert adjust("dynamic", bias_correction=True).needs_pictures
     assert not adjust("dynamic").needs_pictures
 
