@@ -30,8 +30,24 @@ DIGITS = 6  # of the numbers for JSON
 STRA_NAMES = tuple(name for name in MODEL_NAMES if "_stra." in name)
 
 
+class Masks:
+    """What is said of masks [G, h, w], those of one picture or the mean ones of a folder."""
+
+    masks: Array
+
+    @property
+    def mask_entropy(self) -> Array:
+        """[G]: the entropy of each mask, 0 (one node) to 1 (all alike)."""
+        return relative_entropy(self.masks, (1, 2))
+
+    @property
+    def overlap(self) -> Array:
+        """[G, G]: of each pair of masks."""
+        return overlaps(self.masks)
+
+
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Masks):
     """One picture. output: [labels] logits or [512] embedding. masks: [G, h, w], the sum of each is 1.
 
     coefficients: [G, K*K, h, w], the sum over axis 1 is 1; taps by row, the centre in the middle.
@@ -62,16 +78,6 @@ class Explanation:
         return self.spec.labels[int(self.output.argmax())] if self.spec.labels else None
 
     @property
-    def mask_entropy(self) -> Array:
-        """[G]: the entropy of each mask, 0 (one node) to 1 (all alike)."""
-        return relative_entropy(self.masks, (1, 2))
-
-    @property
-    def overlap(self) -> Array:
-        """[G, G]: of each pair of masks."""
-        return overlaps(self.masks)
-
-    @property
     def coefficient_entropy(self) -> Array:
         """[G, h, w]: the entropy of each node's coefficients, 0 (one neighbour) to 1 (all K*K alike)."""
         return relative_entropy(self.coefficients, 1)
@@ -97,7 +103,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Distribution(Masks):
     """A folder. masks: [G, h, w], the mean mask of each mode; the sum of each is 1. picture: uint8 [H, W, 3], the mean.
 
     overlap_with_mean: [G], the mean overlap of a single picture's mask with the mean mask: 1 where the mask is the
@@ -109,16 +115,6 @@ class Distribution:
     picture: NDArray[np.uint8]
     overlap_with_mean: Array
     pictures: int
-
-    @property
-    def mask_entropy(self) -> Array:
-        """[G]: the entropy of each mean mask, 0 (one node) to 1 (all alike)."""
-        return relative_entropy(self.masks, (1, 2))
-
-    @property
-    def overlap(self) -> Array:
-        """[G, G]: of each pair of mean masks."""
-        return overlaps(self.masks)
 
     def to_json(self) -> dict[str, Any]:
         modes = mask_numbers(self.masks)
