@@ -1,0 +1,32 @@
+"""What the commands share: how they print, and the type of a path."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PathType = click.Path(path_type=Path)
+
+
+def say(line: str) -> None:
+    """Progress, for people: standard error, so that standard output stays the result."""
+    click.echo(line, err=True)
+
+
+def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(data, indent=1) if as_json else text)
+
+
+def bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:
+    """A progress bar on standard error, with time left; nothing where that is no terminal."""
+
+    def show(items: list[Any]) -> Iterable[Any]:
+        with click.progressbar(items, label=label, file=sys.stderr) as shown:
+            yield from shown
+
+    return show

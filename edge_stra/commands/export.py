@@ -1,0 +1,80 @@
+"""`edge-stra export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_stra.commands.common import PathType, emit, say
+
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int8-full")
+
+
+@click.command()
+@click.option("--model", required=True, help="A name that `edge-stra models` lists.")
+@click.option("--weights", help="A .safetensors or torch checkpoint, or `random`. Default: the shipped weights.")
+@click.option("--target", default="tflite", show_default=True, help="tflite")
+@click.option("--quantize", default="int8", show_default=True, help=" | ".join(PRECISIONS))
+@click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
+@click.option("--ranges", help="Of int8 activations: minmax | percentile | mse. Default: as the recipe says.")
+@click.option(
+    "--bias-correction/--no-bias-correction",
+    default=None,
+    help="Take what the rounding of weights adds off the biases. Default: as the recipe says.",
+)
+@click.option(
+    "--equalise/--no-equalise",
+    default=None,
+    help="Balance the channels of the residual streams, exactly. Default: as the recipe says.",
+)
+@click.option(
+    "--images", type=PathType, help="Pictures for the parity check. Default: those of --calibration, else drawn ones."
+)
+@click.option(
+    "--out", type=PathType, default=Path("out"), show_default=True, help="Folder for the artifact and its manifest."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an artifact that exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the report.")
+def export(
+    model: str,
+    weights: str | None,
+    target: str,
+    quantize: str,
+    calibration: Path | None,
+    ranges: str | None,
+    bias_correction: bool | None,
+    equalise: bool | None,
+    images: Path | None,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write an artifact for devices, with proof that it equals its PyTorch model, or write nothing.
+
+    \b
+    fp32       float32, equal to the last digits
+    fp16       weights stored in half precision, computed in float32
+    dynamic    int8 weights, activations quantized while running
+    int8       the fast one: static int8, attention's products in float, float input and output
+    int8-full  every operator integer, integer input and output
+
+    \b
+    Examples:
+      edge-stra export --model mobilenetv2_stra.fer --quantize int8
+      edge-stra export --model mobilenetv2_stra.fer --weights mine.safetensors --calibration faces/
+      edge-stra export --model mobilenetv2_stra.fer --ranges mse --bias-correction --calibration faces/
+      edge-stra export --model mobilenetv2_stra.reid --weights random --quantize fp32 --out bench
+    """
+    import torch
+
+    from edge_stra.export import Request
+    from edge_stra.export import export as run_export
+    from edge_stra.parity import render
+
+    torch.set_num_threads(1)  # 64 small forward passes: on a busy machine threads wait for each other far longer
+    switches = (ranges, bias_correction, equalise)
+    done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite, *switches), say)
+    from edge_stra.artifact import manifest_path
+
+    emit(done.manifest, as_json, f"{render(done.comparisons)}\n{done.path}\n{manifest_path(done.path)}")

@@ -1,0 +1,37 @@
+"""`edge-stra inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_stra.commands.common import PathType, emit
+
+
+@click.command()
+@click.argument("artifact", type=PathType)
+@click.option("--delegate", type=click.Choice(["xnnpack", "edgetpu", "gpu", "all"]), default="xnnpack",
+              show_default=True, help="Whose partitions and reasons are shown, and whom --fail-on asks.")  # fmt: skip
+@click.option("--operators", is_flag=True, help="Also list every operator.")
+@click.option("--fail-on", type=click.Choice(["undelegated"]), help="Exit code 1 where an operator is not taken.")
+@click.option("--json", "as_json", is_flag=True, help="JSON of all delegates instead of a table.")
+def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None, as_json: bool) -> None:
+    """Predict which operators of a .tflite file a delegate takes, in how many partitions, and why not the others.
+
+    Nothing is run. The rules of XNNPACK are those of ai-edge-litert 2.3.0, those of the Coral Edge TPU and the GPU
+    delegate what is published. `edge-stra doctor ARTIFACT` says what XNNPACK really takes here.
+
+    \b
+    Examples:
+      edge-stra inspect out/mobilenetv2_stra.fer.int8.tflite
+      edge-stra inspect out/mobilenetv2_stra.fer.int8.tflite --fail-on undelegated
+      edge-stra inspect out/mobilenetv2_stra.fer.int8-full.tflite --delegate edgetpu --operators
+    """
+    from edge_stra import inspect_graph, inspect_table
+
+    found = inspect_graph.inspect(artifact)
+    chosen = list(found.findings) if delegate == "all" else [delegate]
+    emit(inspect_graph.report(found), as_json, inspect_table.render(found, chosen, operators))
+    if fail_on is not None:
+        found.check(chosen)
