@@ -26,15 +26,17 @@ from edge_stra.calibration.quantize import quantize
 from edge_stra.calibration.ranges import RANGES, choose_ranges, collect_histograms
 from edge_stra.calibration.recipes import RECIPES
 
-from edge_stra.artifact import embed, open_artifact
+from edge_stra.artifact import open_artifact
+from edge_stra.builds.tflite import corrected_graph
 from edge_stra.data import list_pictures, spread
-from edge_stra.export import Inputs, corrected_graph, rewrite, torch_function
+from edge_stra.export import Inputs, rewrite, torch_function
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import compare, outputs_of
 from edge_stra.preprocess import load_input
 from edge_stra.runtime import Predictor, measure_ranges, read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
+from edge_stra.tflite_file import embed
 
 Corrections = dict[str, np.ndarray]
 Extremes = dict[str, tuple[float, float]]

@@ -1,33 +1,26 @@
 """An artifact and its manifest: written without halves, read back with suspicion.
 
-A .tflite file carries its essentials inside, as files of a ZIP archive that follows the flatbuffer, the
-way TFLite Metadata packs label files (any unzip reads them). The JSON manifest beside it says the rest
-and holds the SHA-256 of the file.
+An artifact carries its essentials inside (`tflite_file` and its like, by target). The JSON manifest beside it says the
+rest and holds the SHA-256 of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_stra.spec import ArtifactError, ModelSpec, OutputError
+from edge_stra.targets import target_of
 
 FORMAT = "edge-stra.artifact/1"
 MAX_ARTIFACT_BYTES = 512 << 20
 MAX_JSON_BYTES = 8 << 20
-INNER_SPEC, INNER_LABELS = "edge_stra.json", "labels.txt"
-# All that zipfile and json raise on damaged or hostile bytes: RuntimeError for a password, an unknown compression
-# (NotImplementedError) and nesting too deep (RecursionError).
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -50,35 +43,13 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def embed(model: bytes, spec: ModelSpec, quantize: str) -> bytes:
-    """A .tflite file with specification and labels inside. Times are fixed: equal input gives equal bytes."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        inner = {"format": FORMAT, "target": "tflite", "quantize": quantize, "model": spec.to_json()}
-        file.writestr(zipfile.ZipInfo(INNER_SPEC), json.dumps(inner))
-        if spec.labels:
-            file.writestr(zipfile.ZipInfo(INNER_LABELS), "\n".join(spec.labels) + "\n")
-    return model + archive.getvalue()
+def inner_spec(spec: ModelSpec, target: str, quantize: str) -> dict[str, Any]:
+    """What an artifact of any target says of itself inside the file."""
+    return {"format": FORMAT, "target": target, "quantize": quantize, "model": spec.to_json()}
 
 
-def read_embedded(path: Path) -> tuple[ModelSpec, str]:
-    """Specification and quantization from inside a .tflite file. Raises ArtifactError."""
-    if not path.is_file():
-        raise ArtifactError(f"{path} must be a .tflite file, but there is no such file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        magic = file.read(8)[4:]
-    if magic != b"TFL3" or size > MAX_ARTIFACT_BYTES:
-        raise ArtifactError(f"{path} must be a .tflite file of at most {MAX_ARTIFACT_BYTES >> 20} MiB, but it is not")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(INNER_SPEC).file_size > MAX_JSON_BYTES:
-                raise ArtifactError(f"{path} carries a specification of more than {MAX_JSON_BYTES >> 20} MiB; refused")
-            inner = json.loads(archive.read(INNER_SPEC))
-    except UNREADABLE as error:
-        raise ArtifactError(
-            f"{path} is truncated, or not from edge-stra export: no specification inside; export it again"
-        ) from error
+def parse_inner(path: Path, inner: Any) -> tuple[ModelSpec, str]:
+    """The inverse of `inner_spec`: specification and precision. Raises ArtifactError where it is of another form."""
     if not isinstance(inner, dict) or inner.get("format") != FORMAT:
         raise ArtifactError(f"{path} must be of format {FORMAT}, but says {str(inner)[:60]}; export it again")
     if missing := [key for key in ("model", "quantize") if key not in inner]:
@@ -87,7 +58,8 @@ def read_embedded(path: Path) -> tuple[ModelSpec, str]:
 
 
 def manifest_path(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(path.suffix) + ".json")
+    """NAME.json beside NAME.tflite; NAME.onnx.json beside NAME.onnx and so on, since targets share a folder."""
+    return path.with_name(path.name.removesuffix(".tflite") + ".json")
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -110,8 +82,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 def open_artifact(path: Path) -> Artifact:
     """Reads and verifies. Raises ArtifactError where the SHA-256 or the specification does not match the manifest."""
-    spec, quantize = read_embedded(path)
-    manifest, digest = read_manifest(path), sha256_of(path)
+    target = target_of(path)
+    reader = target.load_reader()
+    spec, quantize = reader.read_embedded(path)
+    manifest, digest = read_manifest(path), reader.digest(path)
     if manifest is not None:
         if manifest["sha256"] != digest:
             raise ArtifactError(
@@ -122,7 +96,7 @@ def open_artifact(path: Path) -> Artifact:
             raise ArtifactError(
                 f"{path} does not match {manifest_path(path).name}: another specification; export again"
             )
-    return Artifact(path, spec, "tflite", quantize, digest, manifest)
+    return Artifact(path, spec, target.name, quantize, digest, manifest)
 
 
 def check_output(path: Path, overwrite: bool) -> None:

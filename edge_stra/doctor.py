@@ -32,6 +32,8 @@ PACKAGES = (
     ("litert-torch", ("litert-torch",), EXPORT_COMMAND),
     ("ai-edge-quantizer", ("ai-edge-quantizer",), EXPORT_COMMAND),
     ("safetensors", ("safetensors",), EXPORT_COMMAND),
+    ("coremltools", ("coremltools",), "pip install 'edge-stra[coreml]'"),
+    ("onnxruntime", ("onnxruntime",), "pip install 'edge-stra[onnx]'"),
 )
 HEAVY_RUNTIMES = ("tensorflow",)  # takes seconds to import: it is only looked for
 FEATURES_OF_INTEREST = ("neon", "asimd", "asimddp", "i8mm", "fphp", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni")

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.artifact import INNER_SPEC, MAX_ARTIFACT_BYTES, UNREADABLE, manifest_path, open_artifact
+from edge_stra.artifact import MAX_ARTIFACT_BYTES, manifest_path, open_artifact
 from edge_stra.spec import ArtifactError, MissingError
+from edge_stra.tflite_file import INNER_SPEC, UNREADABLE
 
 T = TypeVar("T")
 MAX_ITEMS = 65_536

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edge_stra.artifact import Artifact
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import open_plain, quantize_array, read_float
+from edge_stra.spec import ArtifactError
 
 Array = NDArray[np.float32]
 FOLLOWERS = 3
@@ -84,7 +85,12 @@ def artifact_tensors(artifact: Artifact, inputs: list[Array]) -> list[dict[str, 
 
 
 def compare_layers(network: nn.Module, artifact: Artifact, inputs: list[Array]) -> list[Layer]:
-    """One row for each module whose output is a tensor of the artifact, the lowest SQNR first."""
+    """One row for each module whose output is a tensor of the artifact, the lowest SQNR first.
+
+    Raises ArtifactError for a target whose tensors can't be told by module.
+    """
+    if artifact.target != "tflite":
+        raise ArtifactError(f"--layers must be asked of a .tflite file, but {artifact.path.name} is of {artifact.target}")
     expected = [module_outputs(network, x) for x in inputs]
     runs = artifact_tensors(artifact, inputs)
     order = list(expected[0])

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.spec import ModelSpec, ParityError
+from edge_stra.artifact import Artifact
+from edge_stra.spec import ParityError
 
 Array = NDArray[np.float32]
 Function = Callable[[Array], Array]
@@ -59,6 +60,13 @@ TOLERANCES: dict[str, Tolerance] = {
     "dynamic": Tolerance(18.0, 0.95, 0.90),
     "int8": Tolerance(18.0, 0.95, 0.90),
     "int8-full": Tolerance(15.0, 0.93, 0.88),
+    # Half precision throughout, not of the weights alone.
+    "onnx fp16": Tolerance(45.0, 0.9999, 0.96),
+    "coreml fp16": Tolerance(45.0, 0.9999, 0.96),
+    "w8": Tolerance(18.0, 0.95, 0.90),
+    "w8a8": Tolerance(18.0, 0.95, 0.90),
+    "palette6": Tolerance(18.0, 0.95, 0.90),
+    "palette4": Tolerance(6.0, 0.80, 0.70),
 }
 
 # Seeded random weights amplify the noise of few bits as no trained network does (measured on mobilenetv2_stra.fer:
@@ -70,7 +78,17 @@ RANDOM_TOLERANCES: dict[str, Tolerance] = {
     "dynamic": Tolerance(12.0, 0.8, 0.7),
     "int8": Tolerance(10.0, 0.8, 0.7),
     "int8-full": Tolerance(5.0, 0.5, 0.6),
+    "w8": Tolerance(12.0, 0.8, 0.7),
+    "w8a8": Tolerance(10.0, 0.8, 0.7),
+    "palette6": Tolerance(10.0, 0.8, 0.7),
+    "palette4": Tolerance(0.0, 0.3, 0.3),
 }
+
+
+def tolerance_of(target: str, quantize: str, random_weights: bool) -> Tolerance:
+    """That of the target where it has one of its own, else of the precision."""
+    table = RANDOM_TOLERANCES if random_weights else TOLERANCES
+    return table.get(f"{target} {quantize}") or table[quantize]
 
 
 def sqnr_db(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
@@ -114,22 +132,24 @@ def outputs_of(function: Function, inputs: list[Array]) -> Array:
     return np.concatenate([function(x) for x in inputs])
 
 
-def check(
-    quantize: str, spec: ModelSpec, rewritten: Comparison, artifact: Comparison, random_weights: bool = False
-) -> list[str]:
-    """The failures, a line each; empty where all tolerances hold. A number that is not a number fails."""
-    tolerance = (RANDOM_TOLERANCES if random_weights else TOLERANCES)[quantize]
+def check(artifact: Artifact, rewritten: Comparison, produced: Comparison, random_weights: bool = False) -> list[str]:
+    """The failures, a line each; empty where all tolerances hold. A number that is not a number fails.
+
+    rewritten: reference against reformulated; produced: reference against the artifact's outputs.
+    """
+    quantize = artifact.quantize
+    tolerance = tolerance_of(artifact.target, quantize, random_weights)
     failures = []
     if not rewritten.relative <= REFORMULATED_RELATIVE:
         failures.append(
             f"reformulated: error must be <= {REFORMULATED_RELATIVE:g} of the deviation, is {rewritten.relative:.2g}"
         )
-    if not artifact.sqnr_db >= tolerance.sqnr_db:
-        failures.append(f"{quantize}: SQNR must be >= {tolerance.sqnr_db:g} dB, is {artifact.sqnr_db:.1f}")
-    if not artifact.cosine >= tolerance.cosine:
-        failures.append(f"{quantize}: cosine must be >= {tolerance.cosine:g}, is {artifact.cosine:.5f}")
-    if spec.labels and (artifact.top1 is None or not artifact.top1 >= tolerance.top1):
-        failures.append(f"{quantize}: top-1 agreement must be >= {tolerance.top1:.0%}, is {artifact.top1}")
+    if not produced.sqnr_db >= tolerance.sqnr_db:
+        failures.append(f"{quantize}: SQNR must be >= {tolerance.sqnr_db:g} dB, is {produced.sqnr_db:.1f}")
+    if not produced.cosine >= tolerance.cosine:
+        failures.append(f"{quantize}: cosine must be >= {tolerance.cosine:g}, is {produced.cosine:.5f}")
+    if artifact.spec.labels and (produced.top1 is None or not produced.top1 >= tolerance.top1):
+        failures.append(f"{quantize}: top-1 agreement must be >= {tolerance.top1:.0%}, is {produced.top1}")
     return failures
 
 

@@ -45,5 +45,5 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     inputs, _ = parity_inputs(artifact.spec, pictures)
     comparisons = compare_all(model, network, artifact, inputs)
     random = is_random(given)
-    failures = check(artifact.quantize, artifact.spec, comparisons[0], comparisons[2], random_weights=random)
+    failures = check(artifact, comparisons[0], comparisons[2], random_weights=random)
     return Recheck(artifact, network, inputs, comparisons, failures)

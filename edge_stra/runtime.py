@@ -1,4 +1,4 @@
-"""Artifact -> callable on arrays; the only file that knows interpreters.
+"""Artifact -> callable on arrays; the only file that knows TFLite interpreters (`runtime_*` know the others).
 
 Taken in this order: ai-edge-litert, tflite-runtime, TensorFlow's interpreter. All run float models on
 XNNPACK, as one delegate, by default.
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import ArtifactError, MissingError, ModelSpec
+from edge_stra.targets import TARGETS
 
 RUNTIMES = (
     ("ai-edge-litert", "ai_edge_litert.interpreter", "Interpreter"),
@@ -54,6 +55,8 @@ class Predictor:
     """
 
     def __init__(self, artifact: Artifact, threads: int = 1, runtime: str | None = None) -> None:
+        if artifact.target != "tflite":
+            raise ArtifactError(f"{artifact.path} must be a .tflite file here, but is of {artifact.target}")
         self.artifact, self.spec = artifact, artifact.spec
         self.runtime_name, interpreter_class = find_runtime(runtime)
         try:
@@ -78,9 +81,10 @@ class Predictor:
         return result
 
 
-def load_predictor(path: Path, threads: int = 1, runtime: str | None = None) -> Predictor:
-    """Verifies and loads an artifact. Raises ArtifactError, MissingError."""
-    return Predictor(open_artifact(path), threads, runtime)
+def load_predictor(path: Path, threads: int = 1) -> Any:
+    """Verifies an artifact of any target and loads it: a Predictor, or its like. Raises ArtifactError, MissingError."""
+    artifact = open_artifact(path)
+    return TARGETS[artifact.target].load_predictor()(artifact, threads)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import open_artifact
 from edge_stra.preprocess import load_input
-from edge_stra.runtime import Predictor
 from edge_stra.shipped import shipped_weights
 from edge_stra.spec import ArtifactError, InputSpec, ModelError, ModelSpec
+from edge_stra.targets import TARGETS
 
 BATCH = 16  # of 4, 8, 16, 32 the fastest for both tasks: with 32, maps above 32 MB cost page faults at each layer
 Array = NDArray[np.float32]
@@ -79,7 +79,7 @@ def batched(function: Callable[[Array], NDArray[Any]], pixels: InputSpec) -> Row
 
 
 def open_subject(source: str, model: str | None = None, threads: int = 1) -> Subject:
-    """An artifact (.tflite), a checkpoint (.safetensors, .pt, .pth), or a model's name for its shipped weights.
+    """An artifact, a checkpoint (.safetensors, .pt, .pth), or a model's name for its shipped weights.
 
     `model` names the model of a checkpoint that does not say it itself. Raises ArtifactError, ModelError,
     MissingError.
@@ -87,16 +87,15 @@ def open_subject(source: str, model: str | None = None, threads: int = 1) -> Sub
     return OPENERS.get(Path(source).suffix, open_shipped)(source, model, threads)
 
 
-def open_tflite(source: str, model: str | None, threads: int) -> Subject:
-    """One interpreter for each thread: LiteRT lets go of Python's lock while it runs, and so does OpenCV."""
+def open_file(source: str, model: str | None, threads: int) -> Subject:
+    """An artifact, one predictor for each thread: runtimes let go of Python's lock while they run, as OpenCV does."""
     artifact = open_artifact(Path(source))
 
-    def serve(predictor: Predictor) -> Callable[[Path], Array]:
+    def serve(predictor: Any) -> Callable[[Path], Array]:
         return lambda path: predictor(load_input(path, artifact.spec.input))[0]  # (k,)
 
-    return Subject(
-        artifact.spec, artifact.path.name, threaded([serve(Predictor(artifact)) for _ in range(max(1, threads))])
-    )
+    load = TARGETS[artifact.target].load_predictor()
+    return Subject(artifact.spec, artifact.path.name, threaded([serve(load(artifact)) for _ in range(max(1, threads))]))
 
 
 def open_checkpoint(source: str, model: str | None, threads: int) -> Subject:
@@ -112,8 +111,8 @@ def open_checkpoint(source: str, model: str | None, threads: int) -> Subject:
 def open_shipped(source: str, model: str | None, threads: int) -> Subject:
     if shipped_weights(source) is None:
         raise ModelError(
-            f"{source!r} must be an artifact (.tflite), a checkpoint (.safetensors, .pt, .pth) or a model whose "
-            "weights are shipped, but is none of them; `edge-stra models` lists the models"
+            f"{source!r} must be an artifact ({', '.join(ARTIFACTS)}), a checkpoint (.safetensors, .pt, .pth) or a "
+            "model whose weights are shipped, but is none of them; `edge-stra models` lists the models"
         )
     return torch_subject(source, None, f"{source}, shipped weights", threads)
 
@@ -139,4 +138,5 @@ def torch_subject(name: str, weights: str | None, label: str, threads: int) -> S
 
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth")
-OPENERS = {".tflite": open_tflite} | dict.fromkeys(CHECKPOINTS, open_checkpoint)
+ARTIFACTS = tuple(target.suffix for target in TARGETS.values())
+OPENERS = dict.fromkeys(ARTIFACTS, open_file) | dict.fromkeys(CHECKPOINTS, open_checkpoint)

@@ -16,8 +16,9 @@ import torch
 from edge_stra.calibration.recipes import RECIPES
 from edge_stra.calibration.statistics import save_statistics
 
+from edge_stra.builds.tflite import measure_statistics
 from edge_stra.data import list_pictures, spread
-from edge_stra.export import measure_statistics, rewrite
+from edge_stra.export import rewrite
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.models.weights import save_weights

@@ -22,7 +22,7 @@ from edge_stra.converters.tflite import convert
 from torch import nn
 
 import edge_stra.export
-from edge_stra.artifact import FORMAT, embed, manifest_path, open_artifact, read_embedded, sha256_of
+from edge_stra.artifact import FORMAT, manifest_path, open_artifact, sha256_of
 from edge_stra.export import Exported, Request, export, synthetic_inputs
 from edge_stra.layers import compare_layers
 from edge_stra.loading import load_model
@@ -32,6 +32,7 @@ from edge_stra.reformulate import reformulate
 from edge_stra.runtime import load_predictor
 from edge_stra.shipped import shipped_statistics
 from edge_stra.spec import ArtifactError, DataError, OutputError, ParityError, Statistics
+from edge_stra.tflite_file import embed, read_embedded
 
 pytestmark = pytest.mark.slow
 NAME = "mobilenetv2_stra.fer"

@@ -25,8 +25,9 @@ from edge_stra.calibration.recipes import RECIPES, adjust
 from edge_stra.calibration.statistics import load_statistics, save_statistics
 from torch import nn
 
+from edge_stra.builds.tflite import clipped_ranges, corrected_graph
 from edge_stra.cli import main
-from edge_stra.export import Request, clipped_ranges, corrected_graph, export, rewrite, synthetic_inputs
+from edge_stra.export import Request, export, rewrite, synthetic_inputs
 from edge_stra.layers import compare_layers, module_path
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec

@@ -7,15 +7,14 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, emit, say
-
-PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int8-full")
+from edge_stra.targets import TARGETS
 
 
 @click.command()
 @click.option("--model", required=True, help="A name that `edge-stra models` lists.")
 @click.option("--weights", help="A .safetensors or torch checkpoint, or `random`. Default: the shipped weights.")
-@click.option("--target", default="tflite", show_default=True, help="tflite")
-@click.option("--quantize", default="int8", show_default=True, help=" | ".join(PRECISIONS))
+@click.option("--target", default="tflite", show_default=True, help=" | ".join(TARGETS))
+@click.option("--quantize", default="int8", show_default=True, help="See below; each target has its own.")
 @click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
 @click.option("--ranges", help="Of int8 activations: minmax | percentile | mse. Default: as the recipe says.")
 @click.option(
@@ -34,6 +33,7 @@ PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int8-full")
 @click.option(
     "--out", type=PathType, default=Path("out"), show_default=True, help="Folder for the artifact and its manifest."
 )
+@click.option("--ios", type=int, help="coreml: the oldest iOS to serve. Default: the oldest the precision can.")
 @click.option("--overwrite", is_flag=True, help="Replace an artifact that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the report.")
 def export(
@@ -47,22 +47,27 @@ def export(
     equalise: bool | None,
     images: Path | None,
     out: Path,
+    ios: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write an artifact for devices, with proof that it equals its PyTorch model, or write nothing.
 
     \b
-    fp32       float32, equal to the last digits
-    fp16       weights stored in half precision, computed in float32
-    dynamic    int8 weights, activations quantized while running
-    int8       the fast one: static int8, attention's products in float, float input and output
-    int8-full  every operator integer, integer input and output
+    tflite  fp32       float32, equal to the last digits
+            fp16       weights stored in half precision, computed in float32
+            dynamic    int8 weights, activations quantized while running
+            int8       the fast one: static int8, attention's products in float, float input and output
+            int8-full  every operator integer, integer input and output
+    onnx    fp32, fp16 (in half precision throughout), int8 (pairs of QuantizeLinear and DequantizeLinear)
+    coreml  fp32, fp16, w8, palette6, palette4 (weights in 8, 6, 4 bits), w8a8 (activations too; iOS 17)
 
     \b
     Examples:
       edge-stra export --model mobilenetv2_stra.fer --quantize int8
       edge-stra export --model mobilenetv2_stra.fer --weights mine.safetensors --calibration faces/
+      edge-stra export --model mobilenetv2_stra.fer --target coreml --quantize fp16
+      edge-stra export --model mobilenetv2_stra.reid --target onnx --quantize int8
       edge-stra export --model mobilenetv2_stra.fer --ranges mse --bias-correction --calibration faces/
       edge-stra export --model mobilenetv2_stra.reid --weights random --quantize fp32 --out bench
     """
@@ -73,7 +78,7 @@ def export(
     from edge_stra.parity import render
 
     torch.set_num_threads(1)  # 64 small forward passes: on a busy machine threads wait for each other far longer
-    switches = (ranges, bias_correction, equalise)
+    switches = (ranges, bias_correction, equalise, ios)
     done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite, *switches), say)
     from edge_stra.artifact import manifest_path
 

@@ -1,0 +1,13 @@
+"""Switches of `edge-stra export` that belong to some targets alone."""
+
+from __future__ import annotations
+
+from edge_stra.export import Request
+from edge_stra.spec import ModelError
+
+
+def refuse_switches(request: Request, *names: str) -> None:
+    """Raises ModelError where a switch is given that the target has not."""
+    for name in names:
+        if getattr(request, name) is not None:
+            raise ModelError(f"--{name.replace('_', '-')} has no meaning for {request.target}; leave it out")
