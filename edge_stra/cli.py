@@ -7,7 +7,20 @@ from typing import Any
 import click
 
 from edge_stra import __version__
-from edge_stra.commands import bench, check, completion, doctor, evaluate, explain, export, inspect, models, run, train
+from edge_stra.commands import (
+    bench,
+    check,
+    completion,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    mil,
+    models,
+    run,
+    train,
+)
 from edge_stra.spec import EdgeStraError
 
 
@@ -40,5 +53,5 @@ def main() -> None:
     """
 
 
-for module in (models, export, check, inspect, run, evaluate, bench, train, explain, doctor, completion):
+for module in (models, export, check, inspect, mil, run, evaluate, bench, train, explain, doctor, completion):
     main.add_command(getattr(module, module.__name__.rpartition(".")[2]))

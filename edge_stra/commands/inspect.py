@@ -17,7 +17,9 @@ from edge_stra.commands.common import PathType, emit
 @click.option("--fail-on", type=click.Choice(["undelegated"]), help="Exit code 1 where an operator is not taken.")
 @click.option("--json", "as_json", is_flag=True, help="JSON of all delegates instead of a table.")
 def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None, as_json: bool) -> None:
-    """Predict which operators of a .tflite file a delegate takes, in how many partitions, and why not the others.
+    """Predict which operators of an artifact an accelerator takes, in how many partitions, and why not the others.
+
+    Of a .mlpackage, which operators break what Apple publishes of the Neural Engine. Of a .tflite file:
 
     Nothing is run. The rules of XNNPACK are those of ai-edge-litert 2.3.0, those of the Coral Edge TPU and the GPU
     delegate what is published. `edge-stra doctor ARTIFACT` says what XNNPACK really takes here.
@@ -26,8 +28,17 @@ def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None,
     Examples:
       edge-stra inspect out/mobilenetv2_stra.fer.int8.tflite
       edge-stra inspect out/mobilenetv2_stra.fer.int8.tflite --fail-on undelegated
+      edge-stra inspect out/mobilenetv2_stra.fer.fp16.mlpackage
       edge-stra inspect out/mobilenetv2_stra.fer.int8-full.tflite --delegate edgetpu --operators
     """
+    if artifact.suffix == ".mlpackage":
+        from edge_stra import neural_engine
+
+        seen = neural_engine.examine(artifact)
+        emit(neural_engine.report(seen), as_json, neural_engine.render(seen))
+        if fail_on is not None:
+            seen.check()
+        return
     from edge_stra import inspect_graph, inspect_table
 
     found = inspect_graph.inspect(artifact)

@@ -1,0 +1,118 @@
+"""A .mlpackage as an artifact: what it says of itself, its SHA-256, and a callable that runs it.
+
+It runs on the executor of `edge_stra.mil` on every system, macOS too, so that parity means the same everywhere and
+reads the logits inside a classifier, which Core ML does not give out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_stra.artifact import MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, Artifact, parse_inner
+from edge_stra.spec import ArtifactError, ModelSpec
+
+INNER_SPEC = "edge_stra.json"
+"""The key of the user-defined metadata that holds what `edge_stra.artifact.inner_spec` gives."""
+INPUT = "image"
+MAX_FILES = 64
+"""Files and folders of a package; ours have seven."""
+PIXEL_ERROR = 1e-3
+"""How far from a whole number a pixel may be that is computed back from a normalised input; float32 gives 3e-5."""
+
+
+def read_embedded(path: Path) -> tuple[ModelSpec, str]:
+    """Specification and precision from inside a .mlpackage. Raises ArtifactError, MissingError without protobuf."""
+    from edge_stra.mil import open_package
+
+    check_package(path)
+    text = open_package(path).metadata.get(INNER_SPEC)
+    if text is None or len(text) > MAX_JSON_BYTES:
+        raise ArtifactError(f"{path} must be from edge-stra export, but carries no specification; export it")
+    try:
+        inner = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} carries a specification that is no JSON: {error}; export it again") from error
+    return parse_inner(path, inner)
+
+
+def check_package(path: Path) -> list[Path]:
+    """The files of a package, sorted by their relative names.
+
+    Raises ArtifactError where it is no folder, holds links or other special files, too many files, or too much.
+    """
+    if not path.is_dir() or path.is_symlink():
+        raise ArtifactError(f"{path} must be a .mlpackage folder, but there is no such folder")
+    files: list[Path] = []
+    size = 0
+    for count, found in enumerate(path.rglob("*"), 1):  # does not follow links to folders
+        if count > MAX_FILES:
+            raise ArtifactError(f"{path} must hold at most {MAX_FILES} files, but holds more; refused")
+        if found.is_symlink() or not (found.is_dir() or found.is_file()):
+            raise ArtifactError(f"{path} must hold plain files alone, but {found.name} is a link or no file; refused")
+        if found.is_file():
+            files.append(found)
+            size += found.stat().st_size
+    if size > MAX_ARTIFACT_BYTES:
+        raise ArtifactError(f"{path} must have at most {MAX_ARTIFACT_BYTES >> 20} MiB, but has {size >> 20}")
+    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+
+
+def digest(path: Path) -> str:
+    """SHA-256 over name, size and content of each file of a package, in the order of their names.
+
+    Raises ArtifactError as `check_package` does.
+    """
+    total = hashlib.sha256()
+    for file in check_package(path):
+        total.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def to_pixels(x: NDArray[np.float32], spec: ModelSpec, path: Path) -> NDArray[np.uint8]:
+    """The inverse of `edge_stra.preprocess.to_input`: normalised [1, H, W, 3] -> bytes [H, W, 3], or [H, W] if grey.
+
+    Raises ArtifactError where that gives no bytes, or for a grey model no grey.
+    """
+    wanted = (1, *spec.input.size_hw, 3)
+    if x.shape != wanted:
+        raise ArtifactError(f"{path} must be given {wanted} by its specification, but is given {x.shape}")
+    mean, std = np.array(spec.input.mean_rgb), np.array(spec.input.std_rgb)
+    exact = (x[0].astype(np.float64) * std + mean) * 255  # (h, w, 3)
+    pixels = np.rint(exact)
+    if not (np.abs(exact - pixels).max() <= PIXEL_ERROR and pixels.min() >= 0 and pixels.max() <= 255):
+        raise ArtifactError(f"{path} takes bytes 0 to 255, but the input is not made of such; use edge_stra.preprocess")
+    result: NDArray[np.uint8] = pixels.astype(np.uint8)
+    if spec.input.color == "grey":
+        if (result != result[:, :, :1]).any():
+            raise ArtifactError(f"{path} takes grey pictures, but the input has colours; use edge_stra.preprocess")
+        return np.ascontiguousarray(result[:, :, 0])
+    return result
+
+
+class CoreMLPredictor:
+    """A loaded .mlpackage: `predictor(x)` with x float32 [1, H, W, 3], normalised, gives float32 [1, K].
+
+    The program takes bytes, so the normalisation is undone here, exactly. K: logits or the embedding.
+    """
+
+    runtime_name = "MIL executor"
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        from edge_stra.mil import load_executor
+
+        self.artifact, self.spec = artifact, artifact.spec
+        self.executor = load_executor(artifact.path)
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        pixels = to_pixels(x, self.spec, self.artifact.path)
+        found = self.executor.run({INPUT: pixels}, wanted=[self.spec.output])[self.spec.output]
+        result: NDArray[np.float32] = np.asarray(found, np.float32)
+        return result
