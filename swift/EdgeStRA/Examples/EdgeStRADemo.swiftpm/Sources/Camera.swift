@@ -1,0 +1,89 @@
+import AVFoundation
+import CoreVideo
+
+/// An upright frame, BGRA, and its time in seconds.
+struct Frame: @unchecked Sendable {  // the buffer is only read
+    let buffer: CVPixelBuffer
+    let timeS: Double
+}
+
+/// The camera's frames, the newest alone: whoever is slower than the camera misses frames and never lags.
+final class Camera: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unchecked Sendable {
+    let session = AVCaptureSession()
+    let frames: AsyncStream<Frame>
+    private let continuation: AsyncStream<Frame>.Continuation
+    private let queue = DispatchQueue(label: "camera")
+
+    override init() {
+        (frames, continuation) = AsyncStream.makeStream(of: Frame.self, bufferingPolicy: .bufferingNewest(1))
+        super.init()
+    }
+
+    /// Asks for permission and starts. Throws `CameraError` where the user says no or there is no camera.
+    func start(_ position: AVCaptureDevice.Position) async throws {
+        guard await AVCaptureDevice.requestAccess(for: .video) else { throw CameraError.refused }
+        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
+            queue.async {
+                done.resume(with: Result { try self.configure(position) })
+            }
+        }
+    }
+
+    func stop() {
+        queue.async { self.session.stopRunning() }
+    }
+
+    private func configure(_ position: AVCaptureDevice.Position) throws {
+        guard let device = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: position) else {
+            throw CameraError.absent
+        }
+        let input = try AVCaptureDeviceInput(device: device)
+        let output = AVCaptureVideoDataOutput()
+        output.videoSettings = [kCVPixelBufferPixelFormatTypeKey as String: kCVPixelFormatType_32BGRA]
+        output.alwaysDiscardsLateVideoFrames = true
+        output.setSampleBufferDelegate(self, queue: queue)
+        session.beginConfiguration()
+        defer {
+            session.commitConfiguration()
+            session.startRunning()
+        }
+        session.inputs.forEach(session.removeInput)
+        session.outputs.forEach(session.removeOutput)
+        session.sessionPreset = .vga640x480
+        guard session.canAddInput(input), session.canAddOutput(output) else { throw CameraError.absent }
+        session.addInput(input)
+        session.addOutput(output)
+        if let connection = output.connection(with: .video) { upright(connection, mirrored: position == .front) }
+    }
+
+    private func upright(_ connection: AVCaptureConnection, mirrored: Bool) {
+        if #available(iOS 17, *) {
+            if connection.isVideoRotationAngleSupported(90) { connection.videoRotationAngle = 90 }
+        } else if connection.isVideoOrientationSupported {
+            connection.videoOrientation = .portrait
+        }
+        if connection.isVideoMirroringSupported {
+            connection.automaticallyAdjustsVideoMirroring = false
+            connection.isVideoMirrored = mirrored
+        }
+    }
+
+    func captureOutput(
+        _ output: AVCaptureOutput, didOutput sample: CMSampleBuffer, from connection: AVCaptureConnection
+    ) {
+        guard let buffer = CMSampleBufferGetImageBuffer(sample) else { return }
+        let timeS = CMTimeGetSeconds(CMSampleBufferGetPresentationTimeStamp(sample))
+        continuation.yield(Frame(buffer: buffer, timeS: timeS))
+    }
+}
+
+enum CameraError: LocalizedError {
+    case refused, absent
+
+    var errorDescription: String? {
+        switch self {
+        case .refused: return "The camera must be allowed for this app; allow it in Settings, Privacy, Camera."
+        case .absent: return "This device must have a camera, but none can be opened; run the app on a phone."
+        }
+    }
+}
