@@ -60,7 +60,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "dynamic": Tolerance(18.0, 0.95, 0.90),
     "int8": Tolerance(18.0, 0.95, 0.90),
     "int8-full": Tolerance(15.0, 0.93, 0.88),
-    # Half precision throughout, not of the weights alone.
+    # Arithmetic in half precision too, not the weights alone.
     "onnx fp16": Tolerance(45.0, 0.9999, 0.96),
     "coreml fp16": Tolerance(45.0, 0.9999, 0.96),
     "w8": Tolerance(18.0, 0.95, 0.90),

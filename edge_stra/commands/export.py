@@ -59,7 +59,7 @@ def export(
             dynamic    int8 weights, activations quantized while running
             int8       the fast one: static int8, attention's products in float, float input and output
             int8-full  every operator integer, integer input and output
-    onnx    fp32, fp16 (in half precision throughout), int8 (pairs of QuantizeLinear and DequantizeLinear)
+    onnx    fp32, fp16 (weights and arithmetic; few layers stay float32), int8 (QuantizeLinear, DequantizeLinear)
     coreml  fp32, fp16, w8, palette6, palette4 (weights in 8, 6, 4 bits), w8a8 (activations too; iOS 17)
 
     \b
