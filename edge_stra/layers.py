@@ -90,7 +90,7 @@ def compare_layers(network: nn.Module, artifact: Artifact, inputs: list[Array]) 
     Raises ArtifactError for a target whose tensors can't be told by module.
     """
     if artifact.target != "tflite":
-        raise ArtifactError(f"--layers must be asked of a .tflite file, but {artifact.path.name} is of {artifact.target}")
+        raise ArtifactError(f"--layers must be asked of a .tflite file, but got {artifact.path.name}")
     expected = [module_outputs(network, x) for x in inputs]
     runs = artifact_tensors(artifact, inputs)
     order = list(expected[0])

@@ -18,7 +18,7 @@ from edge_stra.converters.compact import ALIGNMENT, compact
 from edge_stra.converters.tflite import convert
 from torch import nn
 
-from edge_stra.builds.tflite import travelling_statistics
+from edge_stra.builds.travelling import travelling_statistics
 from edge_stra.export import Request, rewrite
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec

@@ -10,7 +10,7 @@ from torch import nn
 
 from edge_stra.builds.pictures import calibration_inputs
 from edge_stra.builds.switches import refuse_switches
-from edge_stra.builds.tflite import travelling_statistics
+from edge_stra.builds.travelling import travelling_statistics
 from edge_stra.calibration.bias import apply_corrections
 from edge_stra.calibration.recipes import adjust
 from edge_stra.converters.onnx import OPSET, convert, to_float16

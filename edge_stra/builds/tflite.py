@@ -12,19 +12,18 @@ from torch import nn
 
 from edge_stra.builds.pictures import calibration_inputs
 from edge_stra.builds.switches import refuse_switches
+from edge_stra.builds.travelling import travelling_statistics
 from edge_stra.calibration.bias import apply_corrections, measure_corrections
 from edge_stra.calibration.parts import find_parts
 from edge_stra.calibration.quantize import quantize
 from edge_stra.calibration.ranges import choose_ranges, collect_histograms
 from edge_stra.calibration.recipes import adjust
-from edge_stra.calibration.statistics import load_statistics
 from edge_stra.converters.compact import compact
 from edge_stra.converters.tflite import convert
 from edge_stra.export import Build, Inputs, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.runtime import measure_ranges, read_tensors
-from edge_stra.shipped import shipped_statistics
-from edge_stra.spec import DataError, ModelSpec, Recipe, Statistics
+from edge_stra.spec import ModelSpec, Recipe, Statistics
 from edge_stra.tflite_file import embed
 
 
@@ -72,20 +71,6 @@ def calibrated_graph(
         return convert(apply_corrections(network, statistics.corrections), spec.input.size_hw), statistics
     inputs, source = calibration_inputs(request, spec)
     return measure_statistics(recipe, spec, network, inputs, source)
-
-
-def travelling_statistics(request: Request, recipe: Recipe) -> Statistics:
-    """Those in the package. Raises DataError where it has none, or only some for other switches."""
-    path = shipped_statistics(request.model)
-    if path is None or not recipe.needs_calibration:
-        raise DataError(f"{request.quantize} with {recipe.settings} needs pictures; give --calibration FOLDER")
-    statistics = load_statistics(path, request.quantize)
-    if statistics.settings != recipe.settings:
-        raise DataError(
-            f"{request.quantize} with {recipe.settings} needs --calibration FOLDER: the statistics that travel with "
-            f"{request.model} are for {statistics.settings}"
-        )
-    return statistics
 
 
 def measure_statistics(
