@@ -11,6 +11,7 @@ from edge_stra.apps.expression import predict_expressions
 from edge_stra.apps.overlay import draw_expressions, enlarged, write_picture
 from edge_stra.apps.reid import distance, embed_picture
 
+from edge_stra.artifact import check_output
 from edge_stra.faces import Detect, Predicts
 from edge_stra.preprocess import read_rgb
 from edge_stra.spec import DataError
@@ -45,7 +46,7 @@ def annotate_pictures(
         row: dict[str, Any] = {"image": str(path), "faces": faces}
         if out is not None:
             target = out if out.suffix else out / f"{path.stem}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
+            check_output(target, overwrite=True)
             write_picture(target, draw_expressions(*enlarged(rgb_u8, found)))
             row["annotated"] = str(target)
         rows.append(row)

@@ -179,7 +179,7 @@ def see(operation: Operation, types: dict[str, Type], values: dict[str, Any]) ->
 def render(findings: Findings) -> str:
     """For people: how many operators break each principle, and which."""
     package = findings.package
-    kinds = ", ".join(f"{kind} {count}" for kind, count in package.operators.most_common())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(o.kind for o in findings.operators).most_common())
     lines = [f"{package.path.name}: {len(findings.operators)} operators, for {package.minimum_os} and later", kinds, ""]
     lines.append(f"{'principle of the Neural Engine':<32}{'broken by':>10}")
     for principle in PRINCIPLES:
@@ -198,7 +198,7 @@ def report(findings: Findings) -> dict[str, Any]:
     return {
         "file": findings.package.path.name,
         "minimum_os": findings.package.minimum_os,
-        "operators": dict(findings.package.operators),
+        "operators": dict(Counter(operation.kind for operation in findings.operators)),
         "principles": {p.name: p.source for p in PRINCIPLES},
         "complaints": [vars(complaint) for complaint in findings.complaints],
     }

@@ -155,7 +155,11 @@ def read_embedded(path: Path) -> tuple[ModelSpec, str]:
         inner = json.loads(metadata[SPEC_KEY])
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} must carry a specification in JSON, but: {error!r}; export it again") from error
-    return parse_inner(path, inner)
+    spec, quantize = parse_inner(path, inner)
+    labels = tuple(metadata[LABELS_KEY].decode("utf-8", "replace").split()) if LABELS_KEY in metadata else ()
+    if labels != spec.labels:
+        raise ArtifactError(f"{path} must have the labels {spec.labels} of its specification, but has {labels}")
+    return spec, quantize
 
 
 def digest(path: Path) -> str:

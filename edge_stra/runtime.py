@@ -102,8 +102,10 @@ class Delegated:
 
 def delegated(path: Path) -> Delegated:
     """Loads a .tflite file to see what the delegate takes: seen, never guessed. Raises ArtifactError, MissingError."""
-    if not path.is_file():
+    if not path.exists():
         raise ArtifactError(f"{path} must be a .tflite file, but there is no such file; export one first")
+    if path.suffix != ".tflite" or not path.is_file():
+        raise ArtifactError(f"{path} must be a .tflite file, which alone TFLite's delegates take, but is another")
     name, interpreter_class = find_runtime()
     try:
         with quiet_tools():

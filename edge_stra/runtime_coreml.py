@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, Artifact, parse_inner
+from edge_stra.mil import Package, open_package
+from edge_stra.mil.program import Constant
 from edge_stra.spec import ArtifactError, ModelSpec
 
 INNER_SPEC = "edge_stra.json"
@@ -27,17 +29,31 @@ PIXEL_ERROR = 1e-3
 
 def read_embedded(path: Path) -> tuple[ModelSpec, str]:
     """Specification and precision from inside a .mlpackage. Raises ArtifactError, MissingError without protobuf."""
-    from edge_stra.mil import open_package
-
     check_package(path)
-    text = open_package(path).metadata.get(INNER_SPEC)
+    package = open_package(path)
+    text = package.metadata.get(INNER_SPEC)
     if text is None or len(text) > MAX_JSON_BYTES:
         raise ArtifactError(f"{path} must be from edge-stra export, but carries no specification; export it")
     try:
         inner = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} carries a specification that is no JSON: {error}; export it again") from error
-    return parse_inner(path, inner)
+    spec, quantize = parse_inner(path, inner)
+    labels = labels_of(package)
+    if labels != spec.labels:
+        raise ArtifactError(f"{path} must have the labels {spec.labels} of its specification, but has {labels}")
+    return spec, quantize
+
+
+def labels_of(package: Package) -> tuple[str, ...]:
+    """The classes of a classifier's program, in order; none for an embedder."""
+    known = {o.outputs[0].name: o.inputs["val"][0] for o in package.function.operations if o.kind == "const"}
+    for operation in package.function.operations:
+        if operation.kind == "classify":
+            given = operation.inputs["classes"][0]
+            classes = known[given] if isinstance(given, str) else given
+            return tuple(str(label) for label in classes.value) if isinstance(classes, Constant) else ()
+    return ()
 
 
 def check_package(path: Path) -> list[Path]:

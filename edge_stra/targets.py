@@ -19,7 +19,8 @@ class Target:
 
     builder: a module with `check(request)` and `build(request, spec, model, say)` (`edge_stra.export.Build`). reader:
     a module with `read_embedded(path)`, specification and precision from inside the file, and `digest(path)`.
-    predictor: module and class, called with an artifact and a number of threads.
+    predictor: module and class, called with an artifact and a number of threads. The first of `precisions` is the
+    default.
     """
 
     name: str
@@ -47,7 +48,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "tflite",
             ".tflite",
-            ("fp32", "fp16", "dynamic", "int8", "int8-full"),
+            ("int8", "int8-full", "dynamic", "fp16", "fp32"),
             ("litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
             builder="edge_stra.builds.tflite",
             reader="edge_stra.tflite_file",
@@ -56,7 +57,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "coreml",
             ".mlpackage",
-            ("fp32", "fp16", "w8", "w8a8", "palette4", "palette6"),
+            ("fp16", "fp32", "w8", "w8a8", "palette6", "palette4"),
             ("coremltools",),
             builder="edge_stra.builds.coreml",
             reader="edge_stra.runtime_coreml",
@@ -65,7 +66,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "onnx",
             ".onnx",
-            ("fp32", "fp16", "int8"),
+            ("int8", "fp16", "fp32"),
             ("onnx", "onnxscript", "onnxsim", "onnxruntime"),
             builder="edge_stra.builds.onnx",
             reader="edge_stra.onnx_file",

@@ -18,6 +18,7 @@ from edge_stra.calibration.bias import apply_corrections
 from edge_stra.calibration.quantize import quantize, range_statistics
 from edge_stra.calibration.recipes import RECIPES
 from edge_stra.calibration.statistics import load_statistics, save_statistics
+from edge_stra.converters.compact import compact
 from edge_stra.converters.tflite import convert
 from torch import nn
 
@@ -178,8 +179,9 @@ def test_statistics_of_a_file_quantize_to_the_same_bytes(
         loaded = load_statistics(tmp_path / "s.safetensors", precision)
         assert bool(loaded.corrections) == RECIPES[precision].correct_bias
         graph = convert(apply_corrections(network, loaded.corrections), SPEC.input.size_hw)
-        data = embed(quantize(graph, RECIPES[precision], loaded), SPEC, precision)
-        assert data == exports(precision).path.read_bytes()
+        data = embed(compact(quantize(graph, RECIPES[precision], loaded)), SPEC, precision)
+        same = data == exports(precision).path.read_bytes()
+        assert same  # the bytes themselves would be shown for many minutes
 
 
 def test_statistics_of_another_graph_are_refused(exports: ShippedExport) -> None:

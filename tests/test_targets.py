@@ -143,3 +143,30 @@ def test_artifacts_are_told_by_their_names(tmp_path: Path) -> None:
 def test_layers_are_of_tflite_alone(make: Make) -> None:
     result = edge_stra("check", make("onnx", "int8").path, "--layers")
     assert result.exit_code == 1 and "must be asked of a .tflite file" in result.output
+
+
+@pytest.mark.slow
+def test_labels_that_disagree_with_the_specification_are_refused(make: Make, tmp_path: Path) -> None:
+    """Only inside, and without a manifest: the labels of the runtime and those of the specification must be one."""
+    source = make("onnx", "int8").path
+    model = onnx.load(str(source))
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "labels")
+    entry.value = entry.value.replace("disgust", "disdain")
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    package = make("coreml", "fp16").path
+    copy = tmp_path / "a.mlpackage"
+    for file in (file for file in package.rglob("*") if file.is_file()):
+        (copy / file.relative_to(package)).parent.mkdir(parents=True, exist_ok=True)
+        data = file.read_bytes()
+        if file.suffix == ".mlmodel":  # where the program's classifier has them, after the specification's own
+            place = data.rindex(b"disgust")
+            data = data[:place] + b"disdain" + data[place + 7 :]
+        (copy / file.relative_to(package)).write_bytes(data)
+    for path in (tmp_path / "a.onnx", copy):
+        with pytest.raises(ArtifactError, match="must have the labels"):
+            open_artifact(path)
+
+
+def test_the_default_precision_is_the_target_s_own(tmp_path: Path) -> None:
+    result = edge_stra("export", "--model", FER, "--target", "coreml", "--ios", 15, "--out", tmp_path)
+    assert result.exit_code == 1 and "fp16 needs iOS 16" in result.output

@@ -14,7 +14,7 @@ from edge_stra.spec import ParityError
 @click.argument("artifact", type=PathType)
 @click.option("--weights", help="The weights it was made from, where they are not shipped or random.")
 @click.option("--images", type=PathType, help="Folder of pictures. Default: drawn ones.")
-@click.option("--layers", is_flag=True, help="Also each module's output against the artifact's tensor, worst first.")
+@click.option("--layers", is_flag=True, help="Of a .tflite: also each module's output against its tensor, worst first.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def check(artifact: Path, weights: str | None, images: Path | None, layers: bool, as_json: bool) -> None:
     """Repeat the parity check of an artifact against its PyTorch model. Exit code 1 where it fails.

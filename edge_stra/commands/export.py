@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, emit, say
-from edge_stra.targets import TARGETS
+from edge_stra.targets import TARGETS, get_target
 
 
 @click.command()
 @click.option("--model", required=True, help="A name that `edge-stra models` lists.")
 @click.option("--weights", help="A .safetensors or torch checkpoint, or `random`. Default: the shipped weights.")
 @click.option("--target", default="tflite", show_default=True, help=" | ".join(TARGETS))
-@click.option("--quantize", default="int8", show_default=True, help="See below; each target has its own.")
+@click.option("--quantize", help="See below; each target has its own. Default: int8, for coreml fp16.")
 @click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
 @click.option("--ranges", help="Of int8 activations: minmax | percentile | mse. Default: as the recipe says.")
 @click.option(
@@ -40,7 +40,7 @@ def export(
     model: str,
     weights: str | None,
     target: str,
-    quantize: str,
+    quantize: str | None,
     calibration: Path | None,
     ranges: str | None,
     bias_correction: bool | None,
@@ -78,6 +78,7 @@ def export(
     from edge_stra.parity import render
 
     torch.set_num_threads(1)  # 64 small forward passes: on a busy machine threads wait for each other far longer
+    quantize = quantize or get_target(target).precisions[0]
     switches = (ranges, bias_correction, equalise, ios)
     done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite, *switches), say)
     from edge_stra.artifact import manifest_path

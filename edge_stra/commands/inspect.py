@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, emit
+from edge_stra.spec import ArtifactError
 
 
 @click.command()
@@ -14,15 +15,15 @@ from edge_stra.commands.common import PathType, emit
 @click.option("--delegate", type=click.Choice(["xnnpack", "edgetpu", "gpu", "all"]), default="xnnpack",
               show_default=True, help="Whose partitions and reasons are shown, and whom --fail-on asks.")  # fmt: skip
 @click.option("--operators", is_flag=True, help="Also list every operator.")
-@click.option("--fail-on", type=click.Choice(["undelegated"]), help="Exit code 1 where an operator is not taken.")
+@click.option("--fail-on", type=click.Choice(["undelegated"]),
+              help="Exit code 1 where an operator is not taken, or breaks a principle.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON of all delegates instead of a table.")
 def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None, as_json: bool) -> None:
     """Predict which operators of an artifact an accelerator takes, in how many partitions, and why not the others.
 
-    Of a .mlpackage, which operators break what Apple publishes of the Neural Engine. Of a .tflite file:
-
-    Nothing is run. The rules of XNNPACK are those of ai-edge-litert 2.3.0, those of the Coral Edge TPU and the GPU
-    delegate what is published. `edge-stra doctor ARTIFACT` says what XNNPACK really takes here.
+    Nothing is run. Of a .mlpackage: which operators break what Apple publishes of the Neural Engine; --delegate and
+    --operators are for .tflite files. The rules of XNNPACK are those of ai-edge-litert 2.3.0, those of the Coral Edge
+    TPU and the GPU delegate what is published. `edge-stra doctor ARTIFACT` says what XNNPACK really takes here.
 
     \b
     Examples:
@@ -39,6 +40,8 @@ def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None,
         if fail_on is not None:
             seen.check()
         return
+    if artifact.suffix == ".onnx":
+        raise ArtifactError(f"{artifact} must be a .tflite file or a .mlpackage: there are no rules for ONNX runtimes")
     from edge_stra import inspect_graph, inspect_table
 
     found = inspect_graph.inspect(artifact)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.option("--inputs", type=PathType, help="An .npz with an array for each input; drawn ones if not given.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of drawn inputs.")
 @click.option("--wanted", multiple=True, help="Also give this value of the program, by its name; repeatable.")
-@click.option("--out", type=PathType, help="Write the outputs into this new .npz.")
+@click.option("--out", type=PathType, help="Write the outputs into this .npz.")
+@click.option("--overwrite", is_flag=True, help="Replace an .npz that exists.")
 @click.option("--operators", is_flag=True, help="List every operator with its inputs, outputs and shapes.")
 @click.option("--compare", is_flag=True, help="On macOS: run Core ML too, and say how far apart the two are.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
@@ -28,6 +29,7 @@ def mil(
     seed: int,
     wanted: tuple[str, ...],
     out: Path | None,
+    overwrite: bool,
     operators: bool,
     compare: bool,
     as_json: bool,
@@ -52,7 +54,7 @@ def mil(
     if compare:
         check_platform()
     if out is not None:
-        check_output(out, overwrite=False)
+        check_output(out, overwrite)
     opened = open_package(package)
     data = report.describe(opened) | ({"operations": report.listing(opened)} if operators else {})
     if not as_json:  # before the run: it is worth having of a program that can't be run, too
@@ -63,6 +65,8 @@ def mil(
     summaries = {name: report.summarise(value) for name, value in outputs.items()}
     lines = ["", f"one run in {seconds:.3f} s, {source}"]
     lines += [report.render_output(name, summary) for name, summary in summaries.items()]
+    if any(summary.get("not_finite") for summary in summaries.values()):
+        say("warning: an output is NaN or infinite: the weights may be damaged, or half floats too narrow")
     data |= {"inputs_from": source, "seconds": seconds, "values": summaries}
     if compare:
         data["core_ml"] = against_core_ml(opened, given, outputs)

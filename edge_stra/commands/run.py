@@ -45,6 +45,11 @@ def run(
         rows, used = annotate_pictures(predictor, images, out, detector, yunet)
         say(f"detector: {used}")
         lines = [f"{r['image']}: {len(r['faces'])} face(s)" + "".join(face_line(f) for f in r["faces"]) for r in rows]
+        if detector != "none" and not all(r["faces"] for r in rows):
+            say("where a picture is one face already, --detector none takes it whole")
+        for row in rows:
+            if "annotated" in row:
+                say(f"picture: {row['annotated']}")
         emit(rows, as_json, "\n".join(lines))
     else:
         from edge_stra.apps.pictures import compare_pictures

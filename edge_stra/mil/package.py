@@ -161,6 +161,8 @@ def _specification(path: Path) -> Any:
         raise ArtifactError(f"the package must hold {path.name}, but it can't be read: {error}") from error
     if len(raw) > MAX_ARTIFACT_BYTES:
         raise ArtifactError(f"{path} must have {MAX_ARTIFACT_BYTES} bytes or less, but has more")
+    if not raw:
+        raise ArtifactError(f"{path} must be a Core ML specification, but is empty: a cut file; save it again")
     try:
         return new_model(raw)
     except DecodeError as error:

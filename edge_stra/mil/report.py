@@ -112,8 +112,10 @@ def _output(operation: Operation, index: int) -> dict[str, Any]:
 def summarise(value: Any) -> dict[str, Any]:
     """An output for JSON: type, shape and range of an array, a label as it is, a classifier's likeliest classes."""
     if isinstance(value, dict):
-        best = sorted(value, key=lambda key: -value[key])[:SHOWN_VALUES]
-        return {"classes": len(value), "likeliest": {str(key): value[key] for key in best}}
+        shares = {str(key): share for key, share in value.items() if math.isfinite(share)}
+        best = sorted(shares, key=lambda key: -shares[key])[:SHOWN_VALUES]
+        likeliest = {key: shares[key] for key in best}
+        return {"classes": len(value), "likeliest": likeliest, "not_finite": len(value) - len(shares)}
     if not isinstance(value, np.ndarray):
         return {"label": value}
     made: dict[str, Any] = {"dtype": str(value.dtype), "shape": list(value.shape)}
@@ -130,7 +132,8 @@ def render(package: Package, operators: bool) -> list[str]:
     precisions = ", ".join(f"{dtype} {count}" for dtype, count in precisions_of(package).most_common())
     lines = [
         f"{package.path.name}: ML Program, specification version {package.specification_version}, "
-        f"from {package.minimum_os}; {sum(kinds.values())} operators of {len(kinds)} kinds ({precisions})"
+        f"from {package.minimum_os}; {sum(precisions_of(package).values())} operators ({precisions}); kinds with those "
+        f"that decompress weights: {len(kinds)}"
     ]
     for title, features in (("input", package.inputs), ("output", package.outputs)):
         lines += [f"{title:<8}{feature.name:<24}{_shown(feature)}" for feature in features]
