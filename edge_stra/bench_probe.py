@@ -40,7 +40,7 @@ def ask(what: str, artifact: Path, threads: int) -> dict[str, Any]:
         return unmeasured(f"took more than {PROBE_SECONDS} s")
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        return unmeasured(f"ended with code {error.returncode}: {lines[-1][:160] if lines else 'no message'}")
+        return unmeasured(f"ended with code {error.returncode}: {lines[-1][:400] if lines else 'no message'}")
     except (OSError, ValueError, IndexError) as error:
         return unmeasured(f"gave no answer: {error!r}"[:200])
     return dict(answer)

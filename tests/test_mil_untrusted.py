@@ -203,7 +203,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "model a pipe": (pipe(MODEL), "must be a plain file"),
     "weights a folder": (folder(WEIGHTS), "must be a plain file"),
     "model cut": (cut(MODEL, 300), "is damaged"),
-    "model empty": (cut(MODEL, 0), "must hold an ML Program"),
+    "model empty": (cut(MODEL, 0), "is empty"),
     "no program": (spec(lambda m: m.ClearField("mlProgram")), "must hold an ML Program"),
     "another kind": (spec(lambda m: m.neuralNetwork.layers.add()), "must hold an ML Program"),
     "no main": (spec(lambda m: m.mlProgram.functions.pop("main")), "must have the function 'main'"),

@@ -35,12 +35,6 @@ class Worker:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
         }
 
-        def settle() -> None:
-            if core is not None:
-                os.sched_setaffinity(0, {core})
-            with contextlib.suppress(PermissionError):  # an ordinary user may not: the run is then noisier
-                os.nice(nice)
-
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
                 [str(python), str(HERE / script), str(writing)],
@@ -49,9 +43,14 @@ class Worker:
                 stderr=sink,
                 pass_fds=(writing,),
                 env=environment,
-                preexec_fn=settle,
                 text=True,
             )
+        # From here, not between fork and exec, which threads of this process make unsafe: it has one thread as yet.
+        # An ordinary user may not, and the run is then noisier; a worker that has ended already says so when it is asked.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            if core is not None:
+                os.sched_setaffinity(self.process.pid, {core})
+            os.setpriority(os.PRIO_PROCESS, self.process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         os.close(writing)
         self.answers = os.fdopen(reading, encoding="utf-8")
 
