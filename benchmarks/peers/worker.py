@@ -46,7 +46,7 @@ class Worker:
                 text=True,
             )
         # From here, not between fork and exec, which threads of this process make unsafe: it has one thread as yet.
-        # An ordinary user may not, and the run is then noisier; a worker that has ended already says so when it is asked.
+        # An ordinary user may not, and the run is noisier; a worker that has ended already says so when it is asked.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             if core is not None:
                 os.sched_setaffinity(self.process.pid, {core})
