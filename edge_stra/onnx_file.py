@@ -156,7 +156,7 @@ def read_embedded(path: Path) -> tuple[ModelSpec, str]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} must carry a specification in JSON, but: {error!r}; export it again") from error
     spec, quantize = parse_inner(path, inner)
-    labels = tuple(metadata[LABELS_KEY].decode("utf-8", "replace").split()) if LABELS_KEY in metadata else ()
+    labels = tuple(metadata[LABELS_KEY].decode("utf-8", "replace").splitlines()) if LABELS_KEY in metadata else ()
     if labels != spec.labels:
         raise ArtifactError(f"{path} must have the labels {spec.labels} of its specification, but has {labels}")
     return spec, quantize

@@ -9,20 +9,15 @@ from typing import Any
 from torch import nn
 
 from edge_stra.builds.pictures import calibration_inputs
-from edge_stra.builds.switches import refuse_switches
+from edge_stra.builds.switches import recipe_of, refuse_switches
 from edge_stra.builds.travelling import travelling_statistics
 from edge_stra.calibration.bias import apply_corrections
-from edge_stra.calibration.recipes import adjust
 from edge_stra.converters.onnx import OPSET, convert, to_float16
 from edge_stra.converters.onnx_quantize import by_module, measure_statistics, quantize
 from edge_stra.export import Build, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.onnx_file import embed
 from edge_stra.spec import ModelSpec, Recipe, Statistics
-
-
-def recipe_of(request: Request) -> Recipe:
-    return adjust(request.quantize, request.ranges, request.bias_correction, request.equalise)
 
 
 def check(request: Request) -> None:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_stra.builds.pictures import calibration_inputs
-from edge_stra.builds.switches import refuse_switches
+from edge_stra.builds.switches import recipe_of, refuse_switches
 from edge_stra.builds.travelling import travelling_statistics
 from edge_stra.calibration.bias import apply_corrections, measure_corrections
 from edge_stra.calibration.parts import find_parts
 from edge_stra.calibration.quantize import quantize
 from edge_stra.calibration.ranges import choose_ranges, collect_histograms
-from edge_stra.calibration.recipes import adjust
 from edge_stra.converters.compact import compact
 from edge_stra.converters.tflite import convert
 from edge_stra.export import Build, Inputs, Request, Say, rewrite
@@ -25,10 +24,6 @@ from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.runtime import measure_ranges, read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
 from edge_stra.tflite_file import embed
-
-
-def recipe_of(request: Request) -> Recipe:
-    return adjust(request.quantize, request.ranges, request.bias_correction, request.equalise)
 
 
 def check(request: Request) -> None:
