@@ -27,6 +27,7 @@ from edge_stra.apps.panel import (
     panel_size,
     percent,
     put_text,
+    reduced_drawing,
     text_width,
 )
 from numpy.typing import NDArray
@@ -177,7 +178,8 @@ def put_disc(tile: Picture, mode: int, x: float, y: float, steps: int) -> None:
     fill(disc, (0, 0, side, side), side / 2, fine, (*DARK, 235))
     put_text(disc, text, (side - text_width(text, CAPTION)) / 2, side / 2, CAPTION, mode_color(mode))
     left, top = round(x * tile.shape[1] + (steps - 0.5) * side), round(y * tile.shape[0] - side / 2)
-    blend(tile, disc, (min(max(0, left), tile.shape[1] - side), min(max(0, top), tile.shape[0] - side), side, side))
+    small = reduced_drawing(disc, (side, side))
+    blend(tile, small, (min(max(0, left), tile.shape[1] - side), min(max(0, top), tile.shape[0] - side), side, side))
 
 
 def mode_color(mode: int) -> Rgb:
@@ -203,7 +205,7 @@ def arrow_tile(picture: Picture, coefficients: Array, peaked: Array) -> Picture:
             start = (np.array(node) + 0.5) * cell
             ends = [np.rint(v)[::-1].astype(int).tolist() for v in (start, start + moves[node] * reach)]
             cv2.arrowedLine(canvas, ends[0], ends[1], (*color, SOLID), line, cv2.LINE_AA, tipLength=0.35)
-    blend(tile, canvas, (0, 0, tile.shape[1], tile.shape[0]))
+    blend(tile, reduced_drawing(canvas, (tile.shape[0], tile.shape[1])), (0, 0, tile.shape[1], tile.shape[0]))
     return tile
 
 
@@ -265,7 +267,7 @@ def text_block(text: str, row: int, color: Rgb) -> Picture:
     drawn = np.zeros((height * fine, width * fine, 4), np.uint8)
     put_text(drawn, text, 0, height / 2, row, color)
     result = dark(height, width)
-    blend(result, drawn, (0, 0, width, height))
+    blend(result, reduced_drawing(drawn, (height, width)), (0, 0, width, height))
     return result
 
 
@@ -301,7 +303,7 @@ def chip(text: str, row: int, color: Rgb, width: int | None = None) -> Picture:
     fill(drawn, (0, 0, width, height), 0.3 * row, fine, (*color, SOLID))
     put_text(drawn, text, (width - text_width(text, row)) / 2, height / 2, row, DARK)
     result = dark(height, width)
-    blend(result, drawn, (0, 0, width, height))
+    blend(result, reduced_drawing(drawn, (height, width)), (0, 0, width, height))
     return result
 
 

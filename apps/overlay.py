@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from edge_stra.apps.panel import (
     DARK,
+    Drawing,
     Rgb,
     color_of,
     frame_width,
@@ -84,15 +85,12 @@ def draw_frame(result: NDArray[np.uint8], box: RectXywh, color: Rgb, line: int) 
     cv2.polylines(result, [outline], True, color, line, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def blend(result: NDArray[np.uint8], fine_rgba: NDArray[np.uint8], rect: RectXywh) -> None:
-    """Reduces an RGBA drawing to `rect` and lays it over the picture. In place; `rect` lies in the picture."""
+def blend(result: NDArray[np.uint8], drawing: Drawing, rect: RectXywh) -> None:
+    """Lays a drawing [h, w, 4] over the pixels `rect` of a picture, of the drawing's size. In place."""
     left, top, width, height = rect
-    # Colours are weighted by alpha before they are reduced: else the empty corners would darken the rounded edge.
-    alpha = fine_rgba[:, :, 3:].astype(np.float32) / 255
-    weighted = np.concatenate([fine_rgba[:, :, :3] * alpha, alpha], 2)
-    small = cv2.resize(weighted, (width, height), interpolation=cv2.INTER_AREA)
     below = result[top : top + height, left : left + width]
-    below[...] = np.rint(small[:, :, :3] + below * (1 - small[:, :, 3:])).clip(0, 255).astype(np.uint8)
+    seen = cv2.merge([255 - drawing[:, :, 3]] * 3)
+    below[...] = cv2.add(cv2.multiply(below, seen, scale=1 / 255), drawing[:, :, :3])
 
 
 def enlarged(

@@ -1,9 +1,10 @@
-"""The drawn parts of an overlay: colours, text, the label and the panel of bars, as RGBA pictures."""
+"""The drawn parts of an overlay: colours, text, the label and the panel of bars."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from edge_stra.faces import Expression
 
 Rgb = tuple[int, int, int]
+Drawing = NDArray[np.uint8]  # [h, w, 4], RGB multiplied by alpha, alpha 0..255
 RectFloat = tuple[float, ...]  # left, top, width, height
 COLORS: Mapping[str, Rgb] = {
     "anger": (255, 107, 99),
@@ -97,6 +99,8 @@ def fill(canvas: NDArray[np.uint8], rect: RectFloat, radius: float, fine: int, r
 
 
 def tag_text(expression: Expression) -> str:
+    if expression.label not in expression.probabilities:
+        return expression.label  # "unsure": no label's probability to show
     return f"{expression.label} {percent(expression.probabilities[expression.label])}"
 
 
@@ -109,14 +113,19 @@ def tag_size(expression: Expression, row: int) -> tuple[int, int]:
     return round(1.25 * row), text_width(tag_text(expression), row) + row
 
 
-def tag_picture(expression: Expression, row: int) -> NDArray[np.uint8]:
-    """The label as RGBA [h * fine, w * fine, 4]."""
-    height, width = tag_size(expression, row)
-    fine, color = fineness(row), color_of(expression.label)
+def tag_picture(expression: Expression, row: int) -> Drawing:
+    """The label as a drawing [h, w, 4]."""
+    return draw_tag(tag_text(expression), color_of(expression.label), row, tag_size(expression, row))
+
+
+@lru_cache(maxsize=128)
+def draw_tag(text: str, color: Rgb, row: int, size_hw: tuple[int, int]) -> Drawing:
+    height, width = size_hw
+    fine = fineness(row)
     canvas = np.zeros((height * fine, width * fine, 4), np.uint8)
     fill(canvas, (0, 0, width, height), 0.35 * row, fine, (*color, SOLID))
-    put_text(canvas, tag_text(expression), 0.5 * row, 0.5 * height, row, DARK)
-    return canvas
+    put_text(canvas, text, 0.5 * row, 0.5 * height, row, DARK)
+    return reduced_drawing(canvas, size_hw)
 
 
 def panel_columns(expression: Expression, row: int) -> tuple[int, int, int]:
@@ -130,23 +139,56 @@ def panel_size(expression: Expression, row: int) -> tuple[int, int]:
     return len(expression.probabilities) * row + 2 * pad, sum(panel_columns(expression, row)) + 2 * gap + 2 * pad
 
 
-def panel_picture(expression: Expression, row: int) -> NDArray[np.uint8]:
-    """The panel as RGBA [h * fine, w * fine, 4]: one row for each label; the top one bright and in its colour."""
+def panel_picture(expression: Expression, row: int) -> Drawing:
+    """The panel as a drawing [h, w, 4]: one row for each label; the top one bright and in its colour.
+
+    Drawing text finely takes milliseconds, and a live picture has a panel for each face of each frame: so each row is
+    kept as it was drawn for its label and its percentage, of which there are few.
+    """
+    columns = panel_columns(expression, row)
     height, width = panel_size(expression, row)
-    names, bars, _ = panel_columns(expression, row)
-    pad, gap = round(0.6 * row), round(0.5 * row)
+    pad = round(0.6 * row)
+    result = panel_ground((height, width), row).copy()
+    for index, (label, probability) in enumerate(expression.probabilities.items()):
+        first = pad + index * row
+        top = label == expression.label
+        result[first : first + row] = panel_row(label, round(100 * probability), top, row, columns, width)
+    return result
+
+
+@lru_cache(maxsize=16)
+def panel_ground(size_hw: tuple[int, int], row: int) -> Drawing:
+    """A panel without its rows."""
+    height, width = size_hw
     fine = fineness(row)
     canvas = np.zeros((height * fine, width * fine, 4), np.uint8)
     fill(canvas, (0, 0, width, height), 0.5 * row, fine, (*DARK, PANEL_ALPHA))
-    for index, (label, probability) in enumerate(expression.probabilities.items()):
-        top = label == expression.label
-        middle = pad + (index + 0.5) * row
-        color, thickness = (color_of(label), 0.5 * row) if top else (QUIET, 0.36 * row)
-        put_text(canvas, label, pad, middle, row, color if top else QUIET)
-        bar = (pad + names + gap, middle - thickness / 2, float(bars), thickness)
-        fill(canvas, bar, thickness / 2, fine, (*TRACK, SOLID))
-        if probability * bars >= 0.5:  # less than half a pixel is an empty bar, not a dot
-            fill(canvas, (bar[0], bar[1], probability * bars, thickness), thickness / 2, fine, (*color, SOLID))
-        number = percent(probability)
-        put_text(canvas, number, width - pad - text_width(number, row), middle, row, LIGHT if top else QUIET)
-    return canvas
+    return reduced_drawing(canvas, size_hw)
+
+
+@lru_cache(maxsize=512)  # 12 KB each at 480 pixels of height
+def panel_row(label: str, hundredths: int, top: bool, row: int, columns: tuple[int, int, int], width: int) -> Drawing:
+    """One row of a panel, [row, width, 4]: name, bar and number."""
+    names, bars, _ = columns
+    pad, gap, fine = round(0.6 * row), round(0.5 * row), fineness(row)
+    canvas = np.zeros((row * fine, width * fine, 4), np.uint8)
+    canvas[:] = (*DARK, PANEL_ALPHA)
+    color, thickness = (color_of(label), 0.5 * row) if top else (QUIET, 0.36 * row)
+    put_text(canvas, label, pad, row / 2, row, color if top else QUIET)
+    bar = (pad + names + gap, (row - thickness) / 2, float(bars), thickness)
+    fill(canvas, bar, thickness / 2, fine, (*TRACK, SOLID))
+    if hundredths * bars >= 50:  # less than half a pixel is an empty bar, not a dot
+        fill(canvas, (bar[0], bar[1], hundredths / 100 * bars, thickness), thickness / 2, fine, (*color, SOLID))
+    number = percent(hundredths / 100)
+    put_text(canvas, number, width - pad - text_width(number, row), row / 2, row, LIGHT if top else QUIET)
+    return reduced_drawing(canvas, (row, width))
+
+
+def reduced_drawing(fine_rgba: NDArray[np.uint8], size_hw: tuple[int, int]) -> Drawing:
+    """A fine RGBA drawing at its final size, colours multiplied by alpha: what `overlay.blend` lays over a picture."""
+    # Before the reduction, not after: else the empty corners would darken a rounded edge.
+    alpha = fine_rgba[:, :, 3:].astype(np.float32) / 255
+    weighted = np.concatenate([fine_rgba[:, :, :3] * alpha, fine_rgba[:, :, 3:]], 2)
+    small = cv2.resize(weighted, size_hw[::-1], interpolation=cv2.INTER_AREA)
+    result: Drawing = np.rint(small).astype(np.uint8)
+    return result

@@ -17,3 +17,9 @@ def shipped_statistics(name: str) -> Path | None:
     """The calibration statistics that travel with the shipped weights, or None."""
     path = FOLDER / f"{name}.calibration.safetensors"
     return path if path.is_file() else None
+
+
+def shipped_artifact(name: str) -> Path | None:
+    """The shipped int8 .tflite of a model, which the apps run where no other is given, or None."""
+    path = FOLDER / f"{name}.int8.tflite"
+    return path if path.is_file() else None

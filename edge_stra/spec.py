@@ -9,6 +9,8 @@ Errors (catch `EdgeStraError` for all):
       ParityError     an artifact that does not agree with its PyTorch model
       OutputError     a place that can't be written, or that holds something already
       MissingError    a package or file that is not installed; the message says how to add it
+      SourceError     a camera, video or stream that can't be opened or read
+      GalleryError    a gallery that can't be reached, is damaged, or is of another model
 """
 
 from __future__ import annotations
@@ -51,6 +53,14 @@ class OutputError(EdgeStraError):
 
 
 class MissingError(EdgeStraError):
+    pass
+
+
+class SourceError(EdgeStraError):
+    pass
+
+
+class GalleryError(EdgeStraError):
     pass
 
 

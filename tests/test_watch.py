@@ -1,0 +1,246 @@
+"""The loop of live apps: what reaches the outputs, what happens when one fails, how it stops, recording, privacy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edge_stra.apps.privacy import hide
+from edge_stra.apps.watch import stop_on_signals, watch
+
+from edge_stra.faces import Face
+from edge_stra.fer_view import ExpressionView
+from edge_stra.recording import SwitchedRecording
+from edge_stra.scene import Controls, Frame, Look, Output, Scene
+from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec, OutputError
+from edge_stra.summary import KEPT, Summary
+
+PICTURE = np.full((60, 80, 3), 120, np.uint8)
+
+
+class Frames:
+    """A source of `count` frames at 10 a second; without end where count is None, waiting for its closing."""
+
+    label, live, fps, total = "test", False, 10.0, None
+
+    def __init__(self, count: int | None) -> None:
+        self.count, self.closed, self.handed = count, threading.Event(), 0
+
+    def frames(self) -> Iterator[Frame]:
+        while self.count is None or self.handed < self.count:
+            yield Frame(PICTURE, self.handed, self.handed / 10, time.monotonic())
+            self.handed += 1
+            if self.count is None and self.closed.wait(0.01):
+                return
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"frames": self.handed}
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Plain:
+    """A view that finds one thing in each frame."""
+
+    def look(self, frame: Frame, settings: Mapping[str, Any]) -> Look:
+        return Look(frame.rgb_u8, [{"track": 1, "threshold": settings["threshold"]}], {"detect": 1.0})
+
+
+class Kept:
+    """An output that remembers; it fails at the scene `fails_at`, and again at its closing where `fails_closing`."""
+
+    def __init__(self, fails_at: int | None = None, fails_closing: bool = False) -> None:
+        self.scenes: list[Scene] = []
+        self.closed, self.fails_at, self.fails_closing = 0, fails_at, fails_closing
+
+    def write(self, scene: Scene) -> None:
+        if len(self.scenes) == self.fails_at:
+            raise OutputError("the disk must have room, but is full")
+        self.scenes.append(scene)
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.fails_closing:
+            raise OutputError("can't be closed")
+
+
+def test_every_frame_reaches_every_output_and_all_are_closed() -> None:
+    outputs, source = [Kept(), Kept()], Frames(5)
+    summary = watch(source, Plain(), outputs, Controls(0.4), print)
+    for output in outputs:
+        assert [s.index for s in output.scenes] == [0, 1, 2, 3, 4] and output.closed == 1
+    assert outputs[0].scenes[2].to_json()["rows"] == [{"track": 1, "threshold": 0.4}]
+    assert summary.frames == 5 and summary.rows == 5 and source.closed.is_set()
+    assert set(summary.percentiles()) == {"detect", "output", "lag"}
+
+
+def test_a_failing_output_is_told_of_and_the_others_go_on() -> None:
+    told: list[str] = []
+    bad, good = Kept(fails_at=2, fails_closing=True), Kept()
+    summary = watch(Frames(5), Plain(), [bad, good], Controls(0.4), told.append)
+    assert len(bad.scenes) == 2 and bad.closed == 1 and len(good.scenes) == 5 and good.closed == 1
+    assert told == ["the disk must have room, but is full"] == summary.failed
+
+
+def test_a_failure_at_the_end_is_told_of() -> None:
+    told: list[str] = []
+    summary = watch(Frames(1), Plain(), [Kept(fails_closing=True)], Controls(0.4), told.append)
+    assert told == ["can't be closed"] == summary.failed
+
+
+def test_outputs_are_closed_where_the_view_fails() -> None:
+    class Broken:
+        def look(self, frame: Frame, settings: Mapping[str, Any]) -> Look:
+            raise ArtifactError("not finite")
+
+    output = Kept()
+    with pytest.raises(ArtifactError):
+        watch(Frames(3), Broken(), [output], Controls(0.4), print)
+    assert output.closed == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_app_with_all_outputs_closed(number: int) -> None:
+    controls, output = Controls(0.4), Kept()
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), number)).start()
+    before = signal.getsignal(number)
+    with stop_on_signals(controls.stop):
+        summary = watch(Frames(None), Plain(), [output], controls, print)
+    assert output.closed == 1 and summary.frames > 0
+    assert signal.getsignal(number) is before
+
+
+def test_controls_change_all_or_nothing() -> None:
+    controls = Controls(0.4, model="a", models=("a", "b"))
+    controls.change({"threshold": 1, "model": "b"})
+    assert controls.snapshot()["threshold"] == 1.0 and controls.model == "b"
+    for settings, said in [
+        ({"model": "a", "threshold": 2}, "from 0 to 1"),
+        ({"model": "c"}, "one of a, b"),
+        ({"threshold": float("nan")}, "from 0 to 1"),
+        ({"threshold": True}, "from 0 to 1"),
+        ({"recording": 1}, "true or false"),
+        ({"attention": True}, "can't be changed"),
+        ({"stop": True}, "can't be changed"),
+        ({"_lock": None}, "can't be changed"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            controls.change(settings)
+    assert controls.model == "b" and controls.threshold == 1.0
+
+
+def scene(index: int = 0) -> Scene:
+    return Scene("test", index, index / 10, PICTURE, [], {}, 0.0)
+
+
+def test_recording_follows_the_switch(tmp_path: Path) -> None:
+    made: list[tuple[Path, Kept]] = []
+
+    def create(path: Path) -> Output:
+        path.touch()
+        made.append((path, Kept()))
+        return made[-1][1]
+
+    controls, told = Controls(0.4), []
+    recording = SwitchedRecording(controls, tmp_path, create, told.append)
+    for index, on in enumerate([False, True, True, False, True]):
+        controls.change({"recording": on})
+        recording.write(scene(index))
+    recording.close()
+    assert [[s.index for s in kept.scenes] for _, kept in made] == [[1, 2], [4]]
+    assert [kept.closed for _, kept in made] == [1, 1] and len({path for path, _ in made}) == 2
+    assert [line.split()[0] for line in told] == ["recording", "recorded", "recording", "recorded"]
+
+
+def test_a_full_disk_switches_recording_off_and_nothing_else(tmp_path: Path) -> None:
+    controls, told = Controls(0.4, recording=True), []
+    kept = Kept(fails_at=1)
+    recording = SwitchedRecording(controls, tmp_path, lambda path: kept, told.append)
+    for index in range(3):
+        recording.write(scene(index))
+    recording.close()
+    assert not controls.recording and kept.closed == 1 and len(kept.scenes) == 1
+    assert "is full" in told[-1]
+
+
+def test_the_summary_does_not_grow() -> None:
+    summary = Summary()
+    for _ in range(KEPT + 500):
+        summary.take({"detect": 2.0}, 5.0, 1)
+    assert summary.frames == KEPT + 500
+    assert all(len(times) == KEPT for times in summary._stages.values())
+    assert summary.to_json({"dropped": 3})["stages_ms"]["detect"] == {"p50": 2.0, "p90": 2.0}
+
+
+def test_hidden_faces_keep_no_detail_and_the_rest_stays() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    before = picture.copy()
+    hidden = hide(picture, [(30, 30, 40, 40), (90, 90, 30, 30), (200, 200, 10, 10)])
+    assert (picture == before).all(), "the frame itself stays"
+    inside = hidden[20:80, 20:80].astype(float)
+    assert np.abs(np.diff(inside, axis=1)).mean() < 4, "neighbours differ by 85 in noise"
+    assert (hidden[:20, :60] == before[:20, :60]).all()
+
+
+class Fake:
+    """A predictor whose probabilities follow the crop's brightness."""
+
+    spec = ModelSpec("fake", "fer", InputSpec((8, 8), "grey"), ("dark", "bright"), "logits")
+
+    def __call__(self, x: np.ndarray, /) -> np.ndarray:
+        return np.array([[0.0, 1.5 * float(x.mean())]], np.float32)
+
+
+def frame(value: int, time_s: float) -> Frame:
+    return Frame(np.full((60, 80, 3), value, np.uint8), 0, time_s, time.monotonic())
+
+
+SETTINGS = {"model": "fake", "threshold": 0.0, "privacy": False, "attention": None}
+
+
+def test_probabilities_are_averaged_along_a_track_and_not_across_a_change_of_model() -> None:
+    face = Face((10, 10, 30, 30), 0.9)
+    view = ExpressionView({"fake": Fake(), "other": Fake()}, lambda rgb: [face], tau_s=0.5)
+    bright = view.look(frame(255, 0.0), SETTINGS).rows[0]
+    assert bright["label"] == "bright" and bright["track"] == 1 and bright["probability"] > 0.9
+    mixed = view.look(frame(0, 0.1), SETTINGS).rows[0]
+    alone = ExpressionView({"fake": Fake()}, lambda rgb: [face], 0.5).look(frame(0, 0.0), SETTINGS).rows[0]
+    assert alone["probabilities"]["bright"] < mixed["probabilities"]["bright"] < bright["probabilities"]["bright"]
+    changed = view.look(frame(0, 0.2), {**SETTINGS, "model": "other"}).rows[0]
+    assert changed["probabilities"] == alone["probabilities"]
+
+
+def test_below_the_threshold_the_app_is_unsure() -> None:
+    view = ExpressionView({"fake": Fake()}, None, 0.0)
+    row = view.look(frame(255, 0.0), {**SETTINGS, "threshold": 0.9999}).rows[0]
+    assert row["label"] is None and row["probabilities"]["bright"] > 0.9
+    assert row["box_xywh"] == [0, 0, 80, 60]
+
+
+def test_privacy_hides_a_face_that_was_just_lost() -> None:
+    found = [Face((20, 10, 30, 30), 0.9)]
+    view = ExpressionView({"fake": Fake()}, lambda rgb: list(found), 0.0)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    settings = {**SETTINGS, "privacy": True}
+    view.look(Frame(noise, 0, 0.0, 0.0), settings)
+    found.clear()
+    picture = view.look(Frame(noise, 1, 0.1, 0.0), settings).picture_u8
+    assert (picture[15:35, 25:45] != noise[15:35, 25:45]).mean() > 0.9
+    picture = view.look(Frame(noise, 2, 5.0, 0.0), settings).picture_u8
+    assert (picture == noise).all(), "long gone"
+
+
+def test_a_model_of_another_task_is_refused() -> None:
+    class Embedder(Fake):
+        spec = ModelSpec("people", "reid", InputSpec((8, 8), "rgb"), (), "embedding")
+
+    with pytest.raises(ArtifactError, match="for 'reid'"):
+        ExpressionView({"people": Embedder()}, None, 0.0)
