@@ -25,7 +25,7 @@ HAAR_FILE = "haarcascade_frontalface_default.xml"
 HAAR_NEIGHBORS = 7  # fewer take a cap badge for a face, more lose small faces
 HAAR_COMMAND = 'pip install "opencv-python-headless<5"'
 MAX_YUNET_BYTES = 8 << 20
-MAX_SIDE = 640  # both detectors see at most this on the longer side, so that the time does not grow with the camera
+MAX_SIDE = 640  # by default, of the longer side: the time of detection does not grow with the camera
 
 # The crop's side is the box's longer side times 1 + FER_MARGIN. Measured on 956 validation pictures of FER2013, all
 # seven classes: a FER crop has 0.99 times the longer side of YuNet's box and 1.02 times the side of the cascade's
@@ -33,24 +33,26 @@ MAX_SIDE = 640  # both detectors see at most this on the longer side, so that th
 FER_MARGIN = 0.0
 
 
-def find_detector(yunet: Path | None = None, kind: str = "auto") -> tuple[str, Detect]:
+def find_detector(yunet: Path | None = None, kind: str = "auto", max_side: int = MAX_SIDE) -> tuple[str, Detect]:
     """The name of the detector that will be used, "yunet" or "haar", and the detector.
 
     `kind` is "auto", "yunet" or "haar". YuNet's file is looked for as `yunet`, then in the environment variable
-    EDGE_STRA_YUNET, then in the user's cache; "auto" falls to the cascade only where none of them names a file.
+    EDGE_STRA_YUNET, then in the user's cache; "auto" falls to the cascade only where none of them names a file. The
+    detector sees at most `max_side` pixels on the longer side: with 320 it takes a quarter of the time and misses
+    small faces.
     Raises MissingError where there is no detector, ArtifactError where the file is not YuNet's.
     """
     if kind not in ("auto", "yunet", "haar"):
         raise DataError(f"the detector must be auto, yunet or haar, but is {kind!r}; choose one of the three")
     path = None if kind == "haar" else find_yunet(yunet)
     if path is not None:
-        return "yunet", yunet_detector(path)
+        return "yunet", yunet_detector(path, max_side)
     if kind == "yunet":
         raise MissingError(
             f"YuNet must be given as a path, in {YUNET_VARIABLE} or as {cached_yunet()}, but is in none of them; "
             f"put {YUNET_FILE} there, or take the detector haar"
         )
-    return "haar", haar_detector()
+    return "haar", haar_detector(max_side)
 
 
 def cached_yunet() -> Path:
@@ -85,15 +87,15 @@ def read_yunet(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
-def yunet_detector(path: Path) -> Detect:
+def yunet_detector(path: Path, max_side: int = MAX_SIDE) -> Detect:
     """YuNet as a detector; it holds an open network and serves one thread. Raises ArtifactError, MissingError."""
     model = read_yunet(path)
     if not hasattr(cv2, "FaceDetectorYN"):
         raise MissingError(f"YuNet needs OpenCV 4.5.4 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
-    network: Any = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (MAX_SIDE, MAX_SIDE), YUNET_SCORE)
+    network: Any = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (max_side, max_side), YUNET_SCORE)
 
     def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
-        small, scale = reduced(rgb_u8)
+        small, scale = reduced(rgb_u8, max_side)
         network.setInputSize((small.shape[1], small.shape[0]))
         _, rows = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         # A row is x, y, w, h, five landmarks of two numbers, score: (15,)
@@ -103,7 +105,7 @@ def yunet_detector(path: Path) -> Detect:
     return detect
 
 
-def haar_detector() -> Detect:
+def haar_detector(max_side: int = MAX_SIDE) -> Detect:
     """The frontal-face cascade of the OpenCV 4.x wheels as a detector. Raises MissingError where the wheel has none."""
     path = haar_path()
     if path is None:
@@ -114,7 +116,7 @@ def haar_detector() -> Detect:
     cascade = cv2.CascadeClassifier(str(path))
 
     def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
-        small, scale = reduced(rgb_u8)
+        small, scale = reduced(rgb_u8, max_side)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(grey.shape) // 16)  # 24 is the cascade's own window
         rows = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=HAAR_NEIGHBORS, minSize=(least, least))
@@ -131,10 +133,10 @@ def haar_path() -> Path | None:
     return Path(folder) / HAAR_FILE
 
 
-def reduced(rgb_u8: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """The picture with at most MAX_SIDE pixels on its longer side, and its scale (at most 1)."""
+def reduced(rgb_u8: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
+    """The picture with at most `max_side` pixels on its longer side, and its scale (at most 1)."""
     height, width = check_picture(rgb_u8)
-    scale = MAX_SIDE / max(height, width)
+    scale = max_side / max(height, width)
     if scale >= 1:
         return rgb_u8, 1.0
     size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))

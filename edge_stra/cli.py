@@ -11,6 +11,7 @@ from edge_stra.commands import (
     bench,
     check,
     completion,
+    demo,
     doctor,
     evaluate,
     explain,
@@ -48,10 +49,11 @@ def main() -> None:
     Examples:
       edge-stra export --model mobilenetv2_stra.fer --quantize int8 --out out
       edge-stra run out/mobilenetv2_stra.fer.int8.tflite photo.jpg --out annotated.png
+      edge-stra demo fer --web
       edge-stra check out/mobilenetv2_stra.fer.int8.tflite --layers
       edge-stra doctor
     """
 
 
-for module in (models, export, check, inspect, mil, run, evaluate, bench, train, explain, doctor, completion):
+for module in (models, export, check, inspect, mil, run, demo, evaluate, bench, train, explain, doctor, completion):
     main.add_command(getattr(module, module.__name__.rpartition(".")[2]))

@@ -3,15 +3,23 @@
 `EDGE_STRA_PI` names its interpreter; `../shared/tools/pi_env.sh DIR` builds one (.ci/run does).
 """
 
+from __future__ import annotations
+
+import json
 import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+import edge_stra
 from edge_stra.export import Request, export, synthetic_inputs
 from edge_stra.parity import sqnr_db
+from edge_stra.preprocess import read_rgb
 from edge_stra.runtime import load_predictor
 
 PI_PYTHON = os.environ.get("EDGE_STRA_PI", "")
@@ -50,9 +58,35 @@ def test_an_artifact_gives_on_arm_what_it_gives_here(quantize: str, tmp_path: Pa
         assert sqnr_db(here, there) >= MIN_SQNR_DB[quantize]
 
 
-def run_on_arm(artifact: Path, folder: Path) -> np.ndarray:
-    import edge_stra
+def test_the_expression_app_says_on_arm_what_it_says_here(shared_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """Frames of three photographs through detector, tracker, model and smoothing: labels and boxes are the same."""
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for index, name in enumerate(("astronaut.png", "face.jpg", "grace_hopper.bmp")):
+        for repeat in range(2):
+            picture = read_rgb(shared_file(f"media/{name}"))
+            cv2.imwrite(str(faces / f"{index}{repeat}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    yunet = shared_file("models/yunet_n_320_320.onnx")
+    options = ["demo", "fer", str(faces), "--yunet", str(yunet), "--jsonl", "-"]
+    here = subprocess.run(
+        [sys.executable, "-m", "edge_stra", *options], capture_output=True, text=True, check=True, timeout=300
+    )
+    environment = {**os.environ, "PYTHONPATH": importable(Path(edge_stra.__file__).parent.parent, tmp_path)}
+    there = subprocess.run(
+        [PI_PYTHON, "-m", "edge_stra", *options],
+        env=environment, capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert there.returncode == 0, there.stderr[-2000:]
+    on_x86, on_arm = ([json.loads(line)["rows"] for line in done.stdout.splitlines()] for done in (here, there))
+    assert len(on_x86) == len(on_arm) == 6 and sum(map(len, on_x86)) >= 6
+    for x86_rows, arm_rows in zip(on_x86, on_arm, strict=True):
+        for x86, arm in zip(x86_rows, arm_rows, strict=True):
+            assert (arm["label"], arm["track"]) == (x86["label"], x86["track"])
+            assert np.abs(np.subtract(arm["box_xywh"], x86["box_xywh"])).max() <= 1
+            assert arm["probability"] == pytest.approx(x86["probability"], abs=0.05)
 
+
+def run_on_arm(artifact: Path, folder: Path) -> np.ndarray:
     package_root = Path(edge_stra.__file__).parent.parent
     (folder / "script.py").write_text(SCRIPT)
     command = [PI_PYTHON, str(folder / "script.py"), str(artifact), str(folder / "inputs.npy"), str(folder / "out.npy")]

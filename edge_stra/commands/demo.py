@@ -1,0 +1,124 @@
+"""`edge-stra demo`: the apps that run live."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_stra.commands.common import PathType, say
+from edge_stra.commands.live import Live, default_threads, live_options, open_live_source, run_live
+from edge_stra.scene import Controls
+from edge_stra.shipped import shipped_artifact
+from edge_stra.spec import ArtifactError, DataError
+
+
+@click.group()
+def demo() -> None:
+    """Run live: expressions of faces, or people across cameras, with the device runtime alone.
+
+    SOURCE is a camera's number, picamera2, a video file, a folder of pictures, or a stream's address (rtsp:// or
+    http://). Ctrl-C ends it; recordings are whole then.
+    """
+
+
+@demo.command()
+@live_options
+@click.option(
+    "--model",
+    "models",
+    type=PathType,
+    multiple=True,
+    help="Expression artifact; several can be chosen from on the page. [default: the shipped int8 model]",
+)
+@click.option(
+    "--detector",
+    type=click.Choice(["auto", "yunet", "haar", "none"]),
+    default="auto",
+    show_default=True,
+    help="How faces are found; none takes the whole picture as one face.",
+)
+@click.option("--yunet", type=PathType, help="YuNet's .onnx file; `edge-stra models pull yunet` fetches it.")
+@click.option(
+    "--detect-side",
+    type=click.IntRange(64, 4096),
+    default=640,
+    show_default=True,
+    help="Longer side of what the detector sees; 320 takes a quarter of the time and misses small faces.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.4,
+    show_default=True,
+    help="Least probability that names an expression; below it the app is unsure.",
+)
+@click.option(
+    "--smooth",
+    "tau_s",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    help="Seconds over which probabilities are averaged; 0 takes each frame by itself.",
+)
+@click.option("--attention", is_flag=True, help="Show where each mode looks, in its colour.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads of the runtime.")
+def fer(
+    models: tuple[Path, ...],
+    detector: str,
+    yunet: Path | None,
+    detect_side: int,
+    threshold: float,
+    tau_s: float,
+    attention: bool,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Name the expression of every face.
+
+    \b
+    Examples:
+      edge-stra demo fer --web                                     # camera 0, page on http://127.0.0.1:8080
+      edge-stra demo fer picamera2 --web --host 0.0.0.0 --token new
+      edge-stra demo fer talk.mp4 --mp4 annotated.mp4 --jsonl talk.jsonl
+      edge-stra demo fer rtsp://camera.local/stream --mqtt mqtt://broker.local --privacy
+    """  # fmt: skip
+    started_s = time.monotonic()
+    from edge_stra.apps.detect import find_detector
+    from edge_stra.fer_view import ExpressionView
+    from edge_stra.masks import find_masks
+    from edge_stra.runtime import load_predictor
+
+    live = Live.take(options)
+    wants_masks = attention or live.web  # the page can switch it on; a second interpreter costs memory
+    paths = models or (shipped("mobilenetv2_stra.fer"),)
+    names = [path.name.removesuffix(path.suffix) for path in paths]
+    if len(set(names)) < len(names):
+        raise DataError(f"models must have names of their own, but are {', '.join(names)}; rename one")
+    predictors = {n: load_predictor(p, threads or default_threads()) for n, p in zip(names, paths, strict=True)}
+    used, detect = "the whole picture as one face", None
+    if detector != "none":
+        used, detect = find_detector(yunet, detector, detect_side)
+    readers = {n: reader for n, p in predictors.items() if (reader := find_masks(p.artifact))} if wants_masks else {}
+    if attention and not readers:
+        raise ArtifactError(f"--attention needs a .tflite model with mode attention, but {names[0]} carries none")
+    view = ExpressionView(predictors, detect, tau_s, readers)
+    controls = Controls(
+        threshold=threshold,
+        model=names[0],
+        models=names,
+        privacy=live.privacy,
+        attention=attention if readers else None,
+    )
+    source = open_live_source(live)
+    say(f"source: {source.label}; detector: {used}; model: {', '.join(names)}")
+    run_live(live, view, controls, source, started_s)
+
+
+def shipped(name: str) -> Path:
+    path = shipped_artifact(name)
+    if path is None:
+        raise ArtifactError(f"this installation carries no artifact of {name}; give one with --model")
+    return path

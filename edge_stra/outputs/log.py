@@ -1,0 +1,191 @@
+"""Logs of scenes, a line each as soon as it is known: JSONL for programs, CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_stra.artifact import check_output
+from edge_stra.scene import Scene
+from edge_stra.spec import OutputError
+
+Mode = Literal["new", "overwrite", "append"]
+STANDARD_OUTPUT = Path("-")
+TAIL_BYTES = 4096
+MAX_LINE_BYTES = 1 << 20
+
+
+class LineFile:
+    """An open file that only ever holds whole lines; `Path("-")` is standard output.
+
+    mode: "new" refuses a file that exists, "append" goes on with it: a half line that a cut of power left at its end
+    is cut off. Lines reach the operating system at once. Raises OutputError where it can't be written.
+    """
+
+    def __init__(self, path: Path, mode: Mode = "new") -> None:
+        self.path, self.lines = path, 0
+        self._handle: int | None = None
+        if path == STANDARD_OUTPUT:
+            return
+        if mode != "append" or not path.exists():
+            check_output(path, overwrite=mode != "new")
+        flags = {"new": os.O_EXCL, "overwrite": os.O_TRUNC, "append": 0}[mode]
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+            if not stat.S_ISREG(os.fstat(self._handle).st_mode):
+                raise OSError("it is no ordinary file")
+        except OSError as error:
+            self.close()
+            raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+
+    def _cut_half_line(self, handle: int) -> None:
+        """Only once the first line proved to be ours: a file of another kind is left as it is."""
+        size = end = os.lseek(handle, 0, os.SEEK_END)
+        while end > 0 and size - end < MAX_LINE_BYTES:
+            start = max(0, end - TAIL_BYTES)
+            os.lseek(handle, start, os.SEEK_SET)
+            newline = os.read(handle, end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if size - end >= MAX_LINE_BYTES:
+            raise OSError("its last line is no line of a log")
+        os.ftruncate(handle, end)
+
+    def first_line(self) -> str:
+        """The first line, with its end where it has one; empty for standard output or an empty file."""
+        if self._handle is None:
+            return ""
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        line, newline, _ = os.read(self._handle, MAX_LINE_BYTES).partition(b"\n")
+        return (line + newline).decode("utf-8", "replace")
+
+    def write(self, text: str) -> None:
+        """Adds whole lines, all or none. Raises OutputError where the disk is full or the reader has gone."""
+        if self._handle is None:
+            self._print(text)
+        else:
+            self._append(self._handle, text.encode())
+        self.lines += text.count("\n")
+
+    def _append(self, handle: int, data: bytes) -> None:
+        left = memoryview(data)
+        start = None
+        try:
+            if self.lines == 0:
+                self._cut_half_line(handle)
+            start = os.lseek(handle, 0, os.SEEK_END)
+            while left:
+                left = left[os.write(handle, left) :]
+        except OSError as error:
+            if start is not None:
+                os.ftruncate(handle, start)
+            raise OutputError(
+                f"{self.path} can't be written any more: {error.strerror or error}; "
+                f"its {self.lines} lines of this run are whole"
+            ) from error
+
+    def _print(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise OutputError("standard output was closed by the program that reads it") from error
+        except OSError as error:
+            raise OutputError(f"standard output can't be written: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
+
+
+class JsonlOutput:
+    """One line of JSON for each scene, as `Scene.to_json` gives it. Raises what `LineFile` raises."""
+
+    def __init__(self, path: Path, mode: Mode = "new") -> None:
+        self._file = LineFile(path, mode)
+        if (first := self._file.first_line()) and not first.startswith("{"):
+            self._file.close()
+            raise OutputError(f"{path} must be a JSONL log to be added to, but begins otherwise; name another file")
+
+    def write(self, scene: Scene) -> None:
+        self._file.write(json.dumps(scene.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CsvOutput:
+    """One line for each face or person, under a line that names the columns; a scene without any adds none.
+
+    The first row decides the columns: source, frame, time_s, then its fields, those of a mapping as
+    `probabilities.fear` and those of a box as `box_x`, `box_y`, `box_w`, `box_h`. What later rows lack is left empty,
+    what they have besides is left out. Raises what `LineFile` raises, and
+    OutputError for a file to be added to that has other columns.
+    """
+
+    def __init__(self, path: Path, mode: Mode = "new") -> None:
+        self._file = LineFile(path, mode)
+        self._kept = self._file.first_line()  # of a file that is added to
+        self._columns: list[str] = []
+
+    def write(self, scene: Scene) -> None:
+        text = ""
+        for row in scene.rows:
+            flat: dict[str, Any] = {
+                "source": scene.source,
+                "frame": scene.index,
+                "time_s": round(scene.time_s, 3),
+                **flattened(row),
+            }
+            if not self._columns:
+                text = self._begin(list(flat))
+            text += csv_line([flat.get(name, "") for name in self._columns])
+        if text:
+            self._file.write(text)
+
+    def _begin(self, columns: list[str]) -> str:
+        """The line of the columns; nothing where a file that is added to has it already."""
+        header = csv_line(columns)
+        if self._kept and self._kept != header:
+            raise OutputError(
+                f"{self._file.path} must have the columns {header.strip()} to be added to; name another file"
+            )
+        self._columns = columns
+        return "" if self._kept else header
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def flattened(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A row's fields without mappings and lists in them, named by their place."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            if name.endswith("_xywh"):
+                names = [f"{name.removesuffix('_xywh')}_{side}" for side in "xywh"]
+            else:
+                names = [f"{name}.{number}" for number in range(len(value))]
+            flat |= dict(zip(names, value, strict=True))
+        else:
+            flat[name] = value
+    return flat
+
+
+def csv_line(values: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

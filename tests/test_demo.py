@@ -1,0 +1,187 @@
+"""`edge-stra demo fer` from end to end on the device runtime alone: what it writes, shows, refuses and imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from edge_stra.apps.attention import draw_masks
+
+from edge_stra.artifact import open_artifact
+from edge_stra.cli import main
+from edge_stra.loading import load_model
+from edge_stra.masks import find_masks, grid_of
+from edge_stra.models.attention import StRA
+from edge_stra.shipped import shipped_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_stra.export import Exported
+
+FRAMES = 6
+HEAVY = ("torch", "tensorflow", "coremltools", "matplotlib", "onnx", "litert_torch", "ai_edge_quantizer")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames of 160x120 at 10 a second, with waves that move."""
+    path = tmp_path_factory.mktemp("video") / "waves.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
+    y, x = np.mgrid[:120, :160]
+    for index in range(FRAMES):
+        wave = 127 + 100 * np.sin(x / 20 + index) * np.cos(y / 15)
+        writer.write(np.repeat(wave.astype(np.uint8)[..., None], 3, 2))
+    writer.release()
+    return path
+
+
+def demo(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["demo", "fer", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_video_becomes_a_recording_a_log_and_a_table(video: Path, exported: Exported, tmp_path: Path) -> None:
+    mp4, log, table = (tmp_path / name for name in ("out.mp4", "out.jsonl", "out.csv"))
+    code, said, _ = demo(
+        video, "--model", exported.path, "--detector", "none", "--mp4", mp4, "--jsonl", log, "--csv", table, "--json"
+    )
+    summary = json.loads(said)
+    assert code == 0 and summary["frames"] == FRAMES and summary["failed"] == []
+    assert {"detect", "predict", "draw", "output"} <= set(summary["stages_ms"])
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["frame"] for event in events] == list(range(FRAMES))
+    for event in events:
+        (row,) = event["rows"]
+        assert row["track"] == 1 and row["box_xywh"] == [0, 0, 160, 120]
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert len(table.read_text().splitlines()) == FRAMES + 1
+    recorded, count = cv2.VideoCapture(str(mp4)), 0
+    while recorded.grab():
+        count += 1
+    assert count == FRAMES
+
+
+def test_the_log_on_standard_output_stays_alone(video: Path, exported: Exported) -> None:
+    code, said, told = demo(video, "--model", exported.path, "--detector", "none", "--jsonl", "-")
+    assert code == 0 and len([json.loads(line) for line in said.splitlines()]) == FRAMES
+    assert f"{FRAMES} frames" in told
+
+
+@pytest.mark.slow
+def test_what_ships_finds_the_smile(shared_file: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    (folder / "a.png").symlink_to(shared_file("media/astronaut.png"))
+    assert shipped_artifact("mobilenetv2_stra.fer") is not None
+    code, said, _ = demo(folder, "--yunet", shared_file("models/yunet_n_320_320.onnx"), "--jsonl", "-")
+    (row,) = json.loads(said.splitlines()[0])["rows"]
+    assert code == 0 and row["label"] == "happiness" and row["probability"] > 0.5
+
+
+def test_bad_input_is_one_line(video: Path, exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "kept.jsonl").write_text("a line\n")
+    fer = ["--model", exported.path, "--detector", "none"]
+    cases: list[tuple[list[object], str]] = [
+        (["77", *fer], "camera 77"),
+        ([tmp_path / "absent.mp4", *fer], "is not there"),
+        ([tmp_path / "text.mp4", *fer], "text.mp4"),
+        ([video, "--model", tmp_path / "no.tflite"], "no.tflite"),
+        ([video, "--model", exported.path, "--model", exported.path], "names of their own"),
+        ([video, *fer, "--size", "wide"], "--size must be"),
+        ([video, *fer, "--jsonl", tmp_path / "kept.jsonl"], "exists"),
+        ([video, *fer, "--mp4", tmp_path / "no" / "way" / "x.avi"], ".mp4"),
+        ([video, *fer, "--web", "--host", "0.0.0.0"], "token"),
+        ([video, *fer, "--mqtt", "http://broker"], "mqtt://"),
+    ]
+    for arguments, named in cases:
+        code, _, told = demo(*arguments)
+        errors = [line for line in told.splitlines() if line.startswith("Error: ")]
+        assert code == 1 and len(errors) == 1 and named in errors[0], (arguments, told)
+    assert (tmp_path / "kept.jsonl").read_text() == "a line\n"
+
+
+@pytest.mark.slow
+def test_an_artifact_of_another_task_is_refused(video: Path) -> None:
+    artifact = shipped_artifact("mobilenetv2_stra.reid")
+    code, _, told = demo(video, "--model", artifact, "--detector", "none")
+    assert code == 1 and "task 'fer'" in told
+
+
+def test_the_app_runs_where_heavy_packages_can_not_be_imported(video: Path, exported: Exported) -> None:
+    script = (
+        "import sys\n"
+        f"for name in {HEAVY!r}: sys.modules[name] = None\n"
+        "from edge_stra.cli import main\n"
+        "import edge_stra.web.server, edge_stra.commands.gallery, edge_stra.reid_view\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", script, "demo", "fer", str(video), "--model", str(exported.path)]
+    done = subprocess.run([*command, "--detector", "haar"], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and f"{FRAMES} frames" in done.stdout, done.stderr[-800:]
+
+
+def test_masks_read_from_a_file_are_those_of_pytorch(exported: Exported) -> None:
+    reader = find_masks(open_artifact(exported.path))
+    assert reader is not None
+    network = load_model("mobilenetv2_stra.fer", None)[0].eval()
+    x = torch.rand(1, 3, 88, 88, generator=torch.Generator().manual_seed(3)) * 4 - 2
+    seen: list[torch.Tensor] = []
+    (block,) = (m for m in network.modules() if isinstance(m, StRA))
+    block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        network(x)
+        wanted = block.attend(seen[0]).masks
+    assert wanted is not None
+    masks = reader(x.permute(0, 2, 3, 1).contiguous().numpy())
+    assert masks.shape == (8, 6, 6) and masks.sum(axis=(1, 2)) == pytest.approx(1, abs=1e-5)
+    assert np.abs(masks.reshape(8, -1) - wanted[0].numpy()).max() < 1e-4
+    assert wanted.std() > 1e-3, "masks that are all alike would compare equal"
+
+
+@pytest.mark.parametrize(("nodes", "size_hw", "grid"), [(36, (88, 88), (6, 6)), (128, (256, 128), (16, 8))])
+def test_the_map_has_the_aspect_of_the_input(nodes: int, size_hw: tuple[int, int], grid: tuple[int, int]) -> None:
+    assert grid_of(nodes, size_hw) == grid
+
+
+def test_masks_colour_the_face_alone() -> None:
+    picture = np.full((100, 120, 3), 90, np.uint8)
+    masks = np.zeros((2, 4, 4), np.float32)
+    masks[0, 0, 0] = masks[1, 3, 3] = 1
+    draw_masks(picture, (30, 20, 40, 40), masks)
+    changed = (picture != 90).any(axis=2)
+    assert changed[20:60, 30:70].any() and changed.sum() == changed[20:60, 30:70].sum()
+    first, second = picture[22, 32].astype(int), picture[57, 67].astype(int)
+    assert np.abs(first - second).max() > 30, "each mode has its colour"
+    draw_masks(picture, (300, 300, 10, 10), masks)  # beside the picture: nothing
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_memory_stays_under_250_mb(exported: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    for index in range(20):
+        cv2.imwrite(str(folder / f"{index:02}.png"), np.roll(noise, index, 1))
+    peak = "import sys\nfrom edge_stra.cli import main\nmain(sys.argv[1:], standalone_mode=False)\n"
+    # Not ru_maxrss: that of a child begins with what its parent had when it forked.
+    peak += "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+    command = [sys.executable, "-c", peak, "demo", "fer", str(folder), "--mp4", str(tmp_path / "x.mp4")]
+    command += ["--detector", "haar", "--model", str(exported.path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert int(done.stdout.split()[-2]) / 1024 < 250
