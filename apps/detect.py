@@ -5,8 +5,6 @@ YuNet (OpenCV's FaceDetectorYN) where its .onnx is there, else the Haar cascade 
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.faces import Detect, Face, RectXywh, check_picture
-from edge_stra.spec import ArtifactError, DataError, MissingError
+from edge_stra.pull import MODELS, cache_folder, find_pulled, read_pulled
+from edge_stra.spec import DataError, MissingError
 
-YUNET_FILE = "yunet_n_320_320.onnx"
-YUNET_SHA256 = "81dbde155e982455488235acb8ec2dec5d647edf7cf7080d33e4abb69b93a0d2"
-YUNET_VARIABLE = "EDGE_STRA_YUNET"
+YUNET = "yunet"  # its name in `edge_stra.pull`
 YUNET_SCORE = 0.6  # the lowest confidence that is taken for a face
 HAAR_FILE = "haarcascade_frontalface_default.xml"
 HAAR_NEIGHBORS = 7  # fewer take a cap badge for a face, more lose small faces
 HAAR_COMMAND = 'pip install "opencv-python-headless<5"'
-MAX_YUNET_BYTES = 8 << 20
 MAX_SIDE = 640  # by default, of the longer side: the time of detection does not grow with the camera
 
 # The crop's side is the box's longer side times 1 + FER_MARGIN. Measured on 956 validation pictures of FER2013, all
@@ -44,52 +40,21 @@ def find_detector(yunet: Path | None = None, kind: str = "auto", max_side: int =
     """
     if kind not in ("auto", "yunet", "haar"):
         raise DataError(f"the detector must be auto, yunet or haar, but is {kind!r}; choose one of the three")
-    path = None if kind == "haar" else find_yunet(yunet)
+    path = None if kind == "haar" else find_pulled(YUNET, yunet)
     if path is not None:
         return "yunet", yunet_detector(path, max_side)
     if kind == "yunet":
+        model = MODELS[YUNET]
         raise MissingError(
-            f"YuNet must be given as a path, in {YUNET_VARIABLE} or as {cached_yunet()}, but is in none of them; "
-            f"put {YUNET_FILE} there, or take the detector haar"
+            f"YuNet must be given as a path, in {model.variable} or as {cache_folder() / model.file}, but is in none "
+            f"of them; run: edge-stra models pull {YUNET}"
         )
     return "haar", haar_detector(max_side)
 
 
-def cached_yunet() -> Path:
-    """Where YuNet's file lies for this user: $XDG_CACHE_HOME or ~/.cache, then edge-stra."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edge-stra" / YUNET_FILE
-
-
-def find_yunet(given: Path | None = None) -> Path | None:
-    """The given path, else $EDGE_STRA_YUNET, else the user's cache. Raises MissingError where a named one is absent."""
-    named = given or (Path(value) if (value := os.environ.get(YUNET_VARIABLE)) else None)
-    if named is None:
-        return cached if (cached := cached_yunet()).is_file() else None
-    if not named.is_file():
-        source = "the given path" if given else YUNET_VARIABLE
-        raise MissingError(
-            f"{named} ({source}) must be {YUNET_FILE}, but there is no such file; correct it or leave it out"
-        )
-    return named
-
-
-def read_yunet(path: Path) -> NDArray[np.uint8]:
-    """The verified bytes of YuNet's .onnx; read once, so that what is hashed is what is run. Raises ArtifactError."""
-    with path.open("rb") as file:
-        data = file.read(MAX_YUNET_BYTES + 1)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != YUNET_SHA256:
-        raise ArtifactError(
-            f"{path} must be YuNet with SHA-256 {YUNET_SHA256[:12]}..., but has {digest[:12]}...; "
-            f"fetch {YUNET_FILE} again, or take the detector haar"
-        )
-    return np.frombuffer(data, np.uint8)
-
-
 def yunet_detector(path: Path, max_side: int = MAX_SIDE) -> Detect:
     """YuNet as a detector; it holds an open network and serves one thread. Raises ArtifactError, MissingError."""
-    model = read_yunet(path)
+    model = np.frombuffer(read_pulled(YUNET, path), np.uint8)
     if not hasattr(cv2, "FaceDetectorYN"):
         raise MissingError(f"YuNet needs OpenCV 4.5.4 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
     network: Any = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (max_side, max_side), YUNET_SCORE)
@@ -110,7 +75,7 @@ def haar_detector(max_side: int = MAX_SIDE) -> Detect:
     path = haar_path()
     if path is None:
         raise MissingError(
-            f"a face detector needs {YUNET_FILE} or OpenCV's {HAAR_FILE}, but OpenCV {cv2.__version__} "
+            f"a face detector needs YuNet or OpenCV's {HAAR_FILE}, but OpenCV {cv2.__version__} "
             f"ships no cascade; run: {HAAR_COMMAND}"
         )
     cascade = cv2.CascadeClassifier(str(path))

@@ -148,7 +148,7 @@ def panel_picture(expression: Expression, row: int) -> Drawing:
     columns = panel_columns(expression, row)
     height, width = panel_size(expression, row)
     pad = round(0.6 * row)
-    result = panel_ground((height, width), row).copy()
+    result: Drawing = panel_ground((height, width), row).copy()
     for index, (label, probability) in enumerate(expression.probabilities.items()):
         first = pad + index * row
         top = label == expression.label

@@ -20,6 +20,11 @@ def embed_picture(predictor: Predicts, rgb_u8: NDArray[np.uint8]) -> NDArray[np.
     return run(predictor, to_input(rgb_u8, predictor.spec.input))  # (512,)
 
 
+def embedding_size(predictor: Predicts) -> int:
+    """How many numbers a model's embeddings have: seen on a grey picture. Raises what `embed_picture` raises."""
+    return len(embed_picture(predictor, np.full((*predictor.spec.input.size_hw, 3), 127, np.uint8)))
+
+
 def distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """The Euclidean distance of two embeddings [K] after L2 normalisation: 0 (same direction) to 2 (opposite).
 

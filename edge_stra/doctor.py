@@ -135,10 +135,11 @@ def describe_opencv() -> dict[str, Any]:
 def describe_detector() -> dict[str, Any]:
     """The face detector that would be used, or the line that says why there is none."""
     try:
-        from edge_stra.apps.detect import find_detector, find_yunet
+        from edge_stra.apps.detect import YUNET, find_detector
+        from edge_stra.pull import find_pulled
 
         name, _ = find_detector()
-        return {"name": name, "file": str(find_yunet()) if name == "yunet" else None}
+        return {"name": name, "file": str(find_pulled(YUNET)) if name == "yunet" else None}
     except ImportError:
         return {"name": None, "problem": f"face detection needs OpenCV, but it is not installed; run: {PI_COMMAND}"}
     except EdgeStraError as error:

@@ -53,7 +53,7 @@ class Tracker:
         candidates = list(self.tracks.values())
         overlaps = overlap_matrix([track.expected(time_s) for track in candidates], boxes)  # (tracks, boxes)
         while overlaps.size and overlaps.max() >= self.min_overlap:
-            row, column = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+            row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
             numbers[column] = candidates[row].number
             self._move(candidates[row], boxes[column], time_s)
             overlaps[row], overlaps[:, column] = -1, -1

@@ -155,22 +155,6 @@ def test_boxes_scale_back_and_never_vanish() -> None:
     assert scaled_box((10.0, 20.0, 30.0, 0.1), 0.25) == (40, 80, 120, 1)
 
 
-def test_yunet_is_looked_for_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given, variable = tmp_path / "given.onnx", tmp_path / "variable.onnx"
-    cached = tmp_path / "cache" / "edge-stra" / "yunet_n_320_320.onnx"
-    assert detection.find_yunet() is None
-    cached.parent.mkdir(parents=True)
-    for path in (given, variable, cached):
-        path.write_bytes(b"x")
-    assert detection.find_yunet() == cached
-    monkeypatch.setenv("EDGE_STRA_YUNET", str(variable))
-    assert detection.find_yunet() == variable
-    assert detection.find_yunet(given) == given
-    variable.unlink()
-    with pytest.raises(MissingError, match=r"EDGE_STRA_YUNET.*no such file"):
-        detection.find_yunet()
-
-
 @pytest.mark.parametrize("kind", [HAAR])
 def test_haar_is_taken_where_yunet_is_not_found_or_not_wanted(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_detector()[0] == kind
@@ -196,7 +180,7 @@ def test_without_any_detector_the_command_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cv2, "data", SimpleNamespace(haarcascades=str(tmp_path)), raising=False)
     with pytest.raises(MissingError, match='pip install "opencv-python-headless<5"'):
         find_detector()
-    with pytest.raises(MissingError, match="take the detector haar"):
+    with pytest.raises(MissingError, match="models pull yunet"):
         find_detector(kind="yunet")
     with pytest.raises(DataError, match="'mtcnn'"):
         find_detector(kind="mtcnn")

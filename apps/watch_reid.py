@@ -1,0 +1,43 @@
+"""The re-identification app put together: a view for `edge_stra.apps.watch`, and the threshold to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_stra.faces import Predicts
+from edge_stra.gallery.checks import checked_name
+from edge_stra.gallery.store import Gallery
+from edge_stra.people import DetectPeople
+from edge_stra.reid_view import PeopleView
+
+DEFAULT_DISTANCE = 0.6  # where nobody has calibrated: for the shipped model and 188 people 1 % to 5 % false accepts
+THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
+
+
+def create_people_view(
+    predictor: Predicts,
+    detect: DetectPeople,
+    gallery: Gallery,
+    camera: str = "",
+    site: str | None = None,
+    enrol: bool = False,
+    tell: Callable[[str], None] = print,
+) -> PeopleView:
+    """A view that names people by a gallery; `site` limits searches to one, None searches all.
+
+    Raises ArtifactError where the model is of another task, DataError where camera or site is no name that a gallery
+    keeps, GalleryError where the gallery does not answer.
+    """
+    camera, site = checked_name("camera", camera, empty=True), None if site is None else checked_name("site", site)
+    gallery.count()  # a gallery that can't be read ends the start, not the night
+    return PeopleView(predictor, detect, gallery, camera, site, enrol, tell)
+
+
+def starting_threshold(gallery: Gallery) -> tuple[float, str]:
+    """The gallery's calibrated threshold, or the default, and a line that says which. Raises GalleryError."""
+    distance = gallery.threshold()
+    if distance is not None:
+        return distance, f"threshold {distance:.3f}, calibrated for this gallery"
+    return DEFAULT_DISTANCE, (
+        f"threshold {DEFAULT_DISTANCE:g}, a guess: this gallery is not calibrated; run: edge-stra gallery calibrate"
+    )

@@ -1,0 +1,164 @@
+"""The eyes of the re-identification app: people found, followed, embedded, looked up in a gallery, named or unknown."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_stra.apps.draw_people import draw_people
+from edge_stra.apps.privacy import hide
+from edge_stra.apps.reid import embed_picture, unit_vector
+from edge_stra.faces import Predicts, RectXywh, check_picture, check_task
+from edge_stra.gallery.store import Entry, Gallery
+from edge_stra.people import DetectPeople, Named, Person
+from edge_stra.scene import Frame, Look, Stopwatch
+from edge_stra.sightings import Sighting, good_crop, head_of, settle
+from edge_stra.spec import GalleryError
+from edge_stra.tracks import Tracker
+
+MAX_PEOPLE = 32  # largest first
+MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound; the others' turn comes next
+MATCHES = 20  # asked of a search: several embeddings of a few identities
+MAX_WORD = 60  # characters of a camera's or site's name in a person's: a gallery takes no endless names
+RETRY_S = 5.0  # before a gallery that failed is asked again
+
+
+class PeopleView:
+    """Names the people of a camera by a gallery (a `View` of `edge_stra.scene`).
+
+    The gallery is used by the thread that calls `look` alone. A gallery that fails while running is told of once and
+    asked again later; people stay unknown meanwhile. With `enrol`, who stays unknown is added under a new name.
+    `clock` gives seconds since 1970, `timer` a clock that never runs backwards. Raises ArtifactError where the model
+    is of another task.
+    """
+
+    def __init__(
+        self,
+        predictor: Predicts,
+        detect: DetectPeople,
+        gallery: Gallery,
+        camera: str = "",
+        site: str | None = None,
+        enrol: bool = False,
+        tell: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_task(predictor.spec, "reid")
+        self.predictor, self.detect, self.gallery = predictor, detect, gallery
+        self.camera, self.site, self.enrol = camera, site, enrol
+        self.tell, self.clock, self.timer = tell, clock, timer
+        self.tracker = Tracker()
+        self.sightings: dict[int, Sighting] = {}
+        self.retry_s: float | None = None  # when the gallery may be asked again; None while it answers
+
+    def look(self, frame: Frame, settings: Mapping[str, Any]) -> Look:
+        watch = Stopwatch()
+        threshold = float(settings["threshold"])
+        with watch("detect"):
+            people = self.detect(frame.rgb_u8)[:MAX_PEOPLE]
+            boxes = [person.box_xywh for person in people]
+            numbers = self.tracker.update(boxes, frame.time_s)
+            self.sightings = {n: self.sightings.get(n, Sighting()) for n in self.tracker.tracks}
+        with watch("embed"):
+            self.embed(frame, boxes, numbers)
+        with watch("search"):
+            self.ask_gallery(self.search)
+            settle(self.sightings, threshold, frame.time_s)
+            if self.enrol:
+                self.ask_gallery(lambda: self.enrol_strangers(frame.time_s, threshold))
+        with watch("draw"):
+            base = hide(frame.rgb_u8, self.private_boxes(frame.time_s)) if settings["privacy"] else frame.rgb_u8
+            named = [Named(p.box_xywh, s.identity, s.distance()) for p, s in self.seen(people, numbers)]
+            notice = "gallery does not answer" if self.retry_s is not None else ""
+            picture = draw_people(base, named, notice)
+        rows = [row_of(n, p, self.sightings[n]) for n, p in zip(numbers, people, strict=True)]
+        return Look(picture, rows, watch.stages_ms)
+
+    def seen(self, people: Sequence[Person], numbers: Sequence[int]) -> Iterable[tuple[Person, Sighting]]:
+        return [(person, self.sightings[number]) for person, number in zip(people, numbers, strict=True)]
+
+    def private_boxes(self, time_s: float) -> list[RectXywh]:
+        """Where heads are, and where those should be of people whom the detector has just lost."""
+        return [head_of(track.expected(time_s)) for track in self.tracker.tracks.values()]
+
+    def embed(self, frame: Frame, boxes: Sequence[RectXywh], numbers: Sequence[int]) -> None:
+        """Embeds the good crops whose turn it is, the least known people first."""
+        size_hw = check_picture(frame.rgb_u8)
+        waiting = []
+        for index, (box, number) in enumerate(zip(boxes, numbers, strict=True)):
+            others = [other for i, other in enumerate(boxes) if i != index]
+            sighting = self.sightings[number]
+            if sighting.due(frame.time_s, box[2] * box[3]) and good_crop(box, others, size_hw):
+                waiting.append((sighting.count, sighting.embedded_s, number, box))
+        for _, _, number, (left, top, width, height) in sorted(waiting)[:MAX_EMBEDS]:
+            crop = frame.rgb_u8[top : top + height, left : left + width]
+            unit = unit_vector(embed_picture(self.predictor, crop))
+            self.sightings[number].see(unit, frame.time_s, width * height)
+
+    def ask_gallery(self, work: Callable[[], None]) -> None:
+        """Does what needs the gallery, unless it failed a moment ago; tells once when it fails and when it is back."""
+        if self.retry_s is not None and self.timer() < self.retry_s:
+            return
+        try:
+            work()
+        except GalleryError as error:
+            if self.retry_s is None:
+                self.tell(f"{error}; people stay unknown until it answers again")
+            self.retry_s = self.timer() + RETRY_S
+
+    def search(self) -> None:
+        """Looks up each track that has new embeddings."""
+        asked = False
+        for sighting in self.sightings.values():
+            if sighting.pending:
+                sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
+                asked = True
+        if asked and self.retry_s is not None:
+            self.retry_s = None
+            self.tell(f"{self.gallery.uri} answers again")
+
+    def enrol_strangers(self, time_s: float, threshold: float) -> None:
+        """Adds those who stayed unknown, each under a new name with all the embeddings kept of the track."""
+        for sighting in self.sightings.values():
+            if not sighting.stranger(time_s, threshold):
+                continue
+            # Somebody else may have enrolled them a moment ago, from another camera.
+            sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
+            if not sighting.stranger(time_s, threshold):
+                continue
+            name = next_name(self.gallery.identities(), self.camera, self.site or "")
+            units: list[NDArray[np.float32]] = [unit.astype(np.float32) for unit in sighting.embeddings]
+            self.gallery.add([Entry(name, unit, self.camera, self.clock(), self.site or "") for unit in units])
+            nearest = min(float(np.linalg.norm(unit - sighting.mean())) for unit in units)
+            sighting.near = {name: nearest, **sighting.near}
+            sighting.identity, sighting.unknown_since_s = name, None
+            self.tell(f"enrolled {name} with {len(units)} embeddings")
+
+
+def next_name(taken: Iterable[str], camera: str, site: str) -> str:
+    """person-0001 and so on; with site and camera in it where they are known.
+
+    Two cameras that share a gallery then never give one name to two people.
+    """
+    words = [re.sub(r"[^\w.]+", "-", word).strip("-")[:MAX_WORD] for word in (site, camera)]
+    prefix = "-".join(["person", *(word for word in words if word)]) + "-"
+    numbers = [int(name[len(prefix) :]) for name in taken if re.fullmatch(re.escape(prefix) + r"\d{1,9}", name)]
+    return f"{prefix}{max(numbers, default=0) + 1:04d}"
+
+
+def row_of(number: int, person: Person, sighting: Sighting) -> dict[str, Any]:
+    """One person of a scene, JSON-ready; `identity` is null for somebody unknown."""
+    distance = sighting.distance()
+    return {
+        "track": number,
+        "box_xywh": list(person.box_xywh),
+        "score": None if person.score is None else round(person.score, 4),
+        "identity": sighting.identity,
+        "distance": None if distance is None else round(distance, 4),
+    }
