@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from edge_stra.faces import Predicts
 from edge_stra.gallery.checks import checked_name
+from edge_stra.gallery.naming import DEFAULT_THRESHOLD
 from edge_stra.gallery.store import Gallery
 from edge_stra.people import DetectPeople
 from edge_stra.reid_view import PeopleView
 
-DEFAULT_DISTANCE = 0.6  # where nobody has calibrated: for the shipped model and 188 people 1 % to 5 % false accepts
 THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
 
 
@@ -38,6 +38,6 @@ def starting_threshold(gallery: Gallery) -> tuple[float, str]:
     distance = gallery.threshold()
     if distance is not None:
         return distance, f"threshold {distance:.3f}, calibrated for this gallery"
-    return DEFAULT_DISTANCE, (
-        f"threshold {DEFAULT_DISTANCE:g}, a guess: this gallery is not calibrated; run: edge-stra gallery calibrate"
+    return DEFAULT_THRESHOLD, (
+        f"threshold {DEFAULT_THRESHOLD:g}, a guess: this gallery is not calibrated; run: edge-stra gallery calibrate"
     )

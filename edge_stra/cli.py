@@ -16,6 +16,8 @@ from edge_stra.commands import (
     evaluate,
     explain,
     export,
+    gallery,
+    gallery_calibrate,
     inspect,
     mil,
     models,
@@ -50,10 +52,13 @@ def main() -> None:
       edge-stra export --model mobilenetv2_stra.fer --quantize int8 --out out
       edge-stra run out/mobilenetv2_stra.fer.int8.tflite photo.jpg --out annotated.png
       edge-stra demo fer --web
+      edge-stra gallery add --identity anna anna1.jpg anna2.jpg
       edge-stra check out/mobilenetv2_stra.fer.int8.tflite --layers
       edge-stra doctor
     """
 
 
-for module in (models, export, check, inspect, mil, run, demo, evaluate, bench, train, explain, doctor, completion):
+MODULES = (models, export, check, inspect, mil, run, demo, gallery, evaluate, bench, train, explain, doctor, completion)
+for module in MODULES:
     main.add_command(getattr(module, module.__name__.rpartition(".")[2]))
+gallery.gallery.add_command(gallery_calibrate.calibrate)

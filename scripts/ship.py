@@ -1,10 +1,11 @@
-"""Puts trained weights into the package: float16 safetensors and the calibration statistics that travel with them.
+"""Puts trained weights into the package: float16 safetensors, their calibration statistics, and the int8 .tflite.
 
     python scripts/ship.py --model mobilenetv2_stra.fer --weights runs/fer/best.safetensors --calibration FER/train
 
 The statistics are measured on the float16 weights, since those are what users export, and for the switches that the
 recipes have by default: they carry these with them, and an export with others asks for pictures. 200 pictures of the
-folder, evenly spread over its sorted list.
+folder, evenly spread over its sorted list. The .tflite is what the apps run where no artifact is given: a device has no
+PyTorch to export with.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from edge_stra.calibration.statistics import save_statistics
 
 from edge_stra.builds.tflite import measure_statistics
 from edge_stra.data import list_pictures, spread
-from edge_stra.export import rewrite
+from edge_stra.export import Request, export, rewrite
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.models.weights import save_weights
@@ -48,6 +49,7 @@ def main() -> None:
         if recipe.needs_calibration
     }
     save_statistics(FOLDER / f"{args.model}.calibration.safetensors", by_recipe)
+    export(Request(args.model, "int8", FOLDER, overwrite=True))
     print("\n".join(f"{p.name} {p.stat().st_size}" for p in sorted(FOLDER.iterdir())))
 
 

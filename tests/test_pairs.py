@@ -236,9 +236,10 @@ def model(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return np.stack([rows[int(path.name.split("_")[2])] for path in progress(paths)])
 
     spec = SimpleNamespace(task="reid", name="toy.reid")
-    state = SimpleNamespace(spec=spec, sha256=SHA, label="toy", embed=embed)
-    monkeypatch.setattr("edge_stra.artifact.open_artifact", lambda path: state)
+    state = SimpleNamespace(spec=spec, quantize="fp32", sha256=SHA, label="toy", embed=embed)
+    # First what imports the other: else it would keep the stand-in for good.
     monkeypatch.setattr("edge_stra.subjects.open_file", lambda path, name, threads: state)
+    monkeypatch.setattr("edge_stra.artifact.open_artifact", lambda path: state)
     return state
 
 
@@ -248,7 +249,7 @@ def invoke(*arguments: str) -> Any:
 
 def test_command_keeps_the_threshold(crops: Path, model: SimpleNamespace, tmp_path: Path) -> None:
     uri, picture = f"sqlite:///{tmp_path}/people.db", tmp_path / "roc.svg"
-    arguments = ["toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.05"]
+    arguments = ["--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.05"]
     done = invoke(*arguments, "--picture", str(picture), "--json")
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
@@ -263,7 +264,7 @@ def test_command_keeps_the_threshold(crops: Path, model: SimpleNamespace, tmp_pa
 
 def test_command_refuses_in_one_line(crops: Path, model: SimpleNamespace, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/people.db"
-    assert invoke("toy.tflite", "--data", str(crops), "--gallery", uri).exit_code == 0
+    assert invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri).exit_code == 0
     model.sha256 = "cd" * 32
     cases = {
         ("--data", str(crops), "--gallery", uri): "another --gallery",
@@ -272,8 +273,8 @@ def test_command_refuses_in_one_line(crops: Path, model: SimpleNamespace, tmp_pa
         ("--data", str(crops), "--people", "13"): "at least 13 people, but there are 12",
     }
     for arguments, message in cases.items():
-        done = invoke("toy.tflite", *arguments)
+        done = invoke("--model=toy.tflite", *arguments)
         assert done.exit_code == 1 and message in done.stderr.splitlines()[-1], done.output
     model.spec.task = "fer"
-    assert "task 'reid'" in invoke("toy.tflite", "--data", str(crops)).stderr
-    assert invoke("toy.tflite", "--data", str(crops), "--false-accepts", "0").exit_code == 2
+    assert "task 'reid'" in invoke("--model=toy.tflite", "--data", str(crops)).stderr
+    assert invoke("--model=toy.tflite", "--data", str(crops), "--false-accepts", "0").exit_code == 2

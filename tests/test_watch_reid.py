@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from edge_stra.apps.draw_people import color_of, draw_people, text_of
 from edge_stra.apps.people import find_people_detector
-from edge_stra.apps.watch_reid import DEFAULT_DISTANCE, create_people_view, starting_threshold
+from edge_stra.apps.watch_reid import create_people_view, starting_threshold
 from numpy.typing import NDArray
 
 from edge_stra.faces import RectXywh
+from edge_stra.gallery.naming import DEFAULT_THRESHOLD
 from edge_stra.gallery.store import Entry, Gallery, Maker, Match
 from edge_stra.people import Named, Person
 from edge_stra.reid_view import MAX_EMBEDS, RETRY_S, PeopleView, next_name
@@ -433,7 +434,7 @@ def test_sites_are_searched_apart() -> None:
 
 def test_put_together() -> None:
     gallery: Gallery = MemoryGallery(("anna", RED))
-    assert starting_threshold(gallery)[0] == DEFAULT_DISTANCE
+    assert starting_threshold(gallery)[0] == DEFAULT_THRESHOLD
     assert "not calibrated" in starting_threshold(gallery)[1]
     gallery.set_threshold(0.42)
     assert starting_threshold(gallery) == (0.42, "threshold 0.420, calibrated for this gallery")

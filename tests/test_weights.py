@@ -8,14 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edge_stra.artifact import sha256_of
+from edge_stra.artifact import open_artifact, sha256_of
+from edge_stra.export import Request, export, synthetic_inputs
+from edge_stra.loading import load_model
 from edge_stra.models.registry import create_model
 from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights
+from edge_stra.parity import sqnr_db
+from edge_stra.runtime import load_predictor
+from edge_stra.shipped import shipped_artifact
 from edge_stra.spec import ModelError
 
 NAME = "mobilenetv2_stra.fer"
@@ -238,3 +244,23 @@ def test_imagenet_features_of_another_width_are_refused(shared_file: Callable[[s
         ModelError, match=r"must hold ImageNet features; features\.0\.0\.weight must be \(48, 3, 3, 3\)"
     ):
         load_imagenet(create_model(name), shared_file(IMAGENET))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_stra.fer", "mobilenetv2_stra.reid"])
+def test_the_shipped_artifact_is_of_the_shipped_weights(name: str) -> None:
+    path = shipped_artifact(name)
+    assert path is not None
+    manifest = open_artifact(path).manifest
+    weights = load_model(name, None)[1]["sha256"]
+    assert manifest is not None and manifest["weights"]["sha256"] == weights, "run scripts/ship.py again"
+
+
+@pytest.mark.slow
+def test_the_shipped_artifact_is_what_export_makes(tmp_path: Path) -> None:
+    """Another machine's float kernels may choose another rounding here and there: equal numbers are not asked."""
+    path = shipped_artifact(NAME)
+    assert path is not None
+    made = export(Request(NAME, "int8", tmp_path))
+    shipped, new = load_predictor(path), load_predictor(made.path)
+    inputs, _ = synthetic_inputs(shipped.spec, 8, seed=3)
+    assert sqnr_db(*(np.concatenate([p(x) for x in inputs]) for p in (shipped, new))) > 40

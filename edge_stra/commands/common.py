@@ -10,7 +10,18 @@ from typing import Any
 
 import click
 
+from edge_stra.shipped import shipped_artifact
+from edge_stra.spec import ArtifactError
+
 PathType = click.Path(path_type=Path)
+
+
+def shipped_path(name: str) -> Path:
+    """The shipped artifact of a model, for commands that were given none. Raises ArtifactError where there is none."""
+    path = shipped_artifact(name)
+    if path is None:
+        raise ArtifactError(f"this installation carries no artifact of {name}; give one with --model")
+    return path
 
 
 def say(line: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edge_stra.commands.common import PathType, say
+from edge_stra.commands.common import PathType, say, shipped_path
+from edge_stra.commands.gallery import uri_option
 from edge_stra.commands.live import Live, default_threads, live_options, open_live_source, run_live
+from edge_stra.faces import check_task
 from edge_stra.scene import Controls
-from edge_stra.shipped import shipped_artifact
 from edge_stra.spec import ArtifactError, DataError
 
 
@@ -93,7 +95,7 @@ def fer(
 
     live = Live.take(options)
     wants_masks = attention or live.web  # the page can switch it on; a second interpreter costs memory
-    paths = models or (shipped("mobilenetv2_stra.fer"),)
+    paths = models or (shipped_path("mobilenetv2_stra.fer"),)
     names = [path.name.removesuffix(path.suffix) for path in paths]
     if len(set(names)) < len(names):
         raise DataError(f"models must have names of their own, but are {', '.join(names)}; rename one")
@@ -117,8 +119,69 @@ def fer(
     run_live(live, view, controls, source, started_s)
 
 
-def shipped(name: str) -> Path:
-    path = shipped_artifact(name)
-    if path is None:
-        raise ArtifactError(f"this installation carries no artifact of {name}; give one with --model")
-    return path
+@demo.command()
+@live_options
+@uri_option
+@click.option("--model", type=PathType, help="Re-identification artifact. [default: the shipped int8 model]")
+@click.option(
+    "--detector",
+    type=click.Choice(["auto", "fastestdet", "hog"]),
+    default="auto",
+    show_default=True,
+    help="How people are found; hog is OpenCV's own, and weak.",
+)
+@click.option(
+    "--fastestdet", type=PathType, help="FastestDet's .onnx file; `edge-stra models pull fastestdet` fetches it."
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 2),
+    help="Largest distance that names a person. [default: the gallery's own, by `gallery calibrate`]",
+)
+@click.option("--camera", default="", help="Name of this camera, kept with each embedding.")
+@click.option("--site", help="Search, and enrol into, this site of the gallery alone.")
+@click.option("--enrol", is_flag=True, help="Add who stays unknown, as person-0001 and so on.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads of the runtime.")
+def reid(
+    uri: str,
+    model: Path | None,
+    detector: str,
+    fastestdet: Path | None,
+    threshold: float | None,
+    camera: str,
+    site: str | None,
+    enrol: bool,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Name the people of a camera by a gallery; who is not in it stays unknown.
+
+    Several cameras run this command each, with one gallery.
+
+    \b
+    Examples:
+      edge-stra gallery add --identity anna anna1.jpg anna2.jpg
+      edge-stra demo reid 0 --gallery sqlite:///gallery.db --camera door --web
+      edge-stra demo reid lobby.mp4 --mp4 named.mp4 --jsonl lobby.jsonl
+      edge-stra demo reid rtsp://camera.local/stream --gallery milvus://host:19530 --site shop --enrol
+    """
+    started_s = time.monotonic()
+    from edge_stra.apps.people import find_people_detector
+    from edge_stra.apps.reid import embedding_size
+    from edge_stra.apps.watch_reid import THRESHOLD_RANGE, create_people_view, starting_threshold
+    from edge_stra.gallery.open import open_gallery
+    from edge_stra.gallery.pictures import maker_of
+    from edge_stra.runtime import load_predictor
+
+    live = Live.take(options)
+    path = model or shipped_path("mobilenetv2_stra.reid")
+    predictor = load_predictor(path, threads or default_threads())
+    check_task(predictor.spec, "reid")
+    used, detect = find_people_detector(fastestdet, detector)
+    with contextlib.closing(open_gallery(uri, maker_of(predictor.artifact, embedding_size(predictor)))) as gallery:
+        limit, line = starting_threshold(gallery) if threshold is None else (threshold, f"threshold {threshold:g}")
+        view = create_people_view(predictor, detect, gallery, camera, site, enrol, say)
+        controls = Controls(limit, THRESHOLD_RANGE, path.stem, (path.stem,), privacy=live.privacy)
+        source = open_live_source(live)
+        say(f"source: {source.label}; detector: {used}; {gallery.count()} embeddings in {gallery.uri}; {line}")
+        run_live(live, view, controls, source, started_s)

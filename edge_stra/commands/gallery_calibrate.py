@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from edge_stra.commands.common import PathType, bar, emit, say
+from edge_stra.commands.common import PathType, bar, emit, say, shipped_path
+from edge_stra.commands.gallery import MODEL, model_option
 
 
 @click.command()
-@click.argument("artifact", type=PathType)
+@model_option
 @click.option("--data", required=True, type=PathType, help="Labelled crops, as said above.")
 @click.option("--gallery", metavar="URI", help="Store the threshold in this gallery.")
 @click.option("--false-accepts", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
@@ -22,7 +23,7 @@ from edge_stra.commands.common import PathType, bar, emit, say
 @click.option("--threads", type=click.IntRange(1), help="Default: one for each CPU.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def calibrate(
-    artifact: Path,
+    artifact: Path | None,
     data: Path,
     gallery: str | None,
     false_accepts: float,
@@ -40,11 +41,13 @@ def calibrate(
 
     \b
     Examples:
-      edge-stra gallery calibrate out/mobilenetv2_stra.reid.int8.tflite --data crops --picture roc.svg
-      edge-stra gallery calibrate out/mobilenetv2_stra.reid.int8.tflite --data crops --gallery sqlite:///people.db
+      edge-stra gallery calibrate --data crops --picture roc.svg
+      edge-stra gallery calibrate --data crops --gallery sqlite:///people.db
     """
     from edge_stra.artifact import open_artifact, write_atomically
     from edge_stra.faces import check_task
+    from edge_stra.gallery.open import open_gallery
+    from edge_stra.gallery.pictures import maker_of
     from edge_stra.identities import list_crops
     from edge_stra.pairs import calibrate as choose
     from edge_stra.pairs import count_pairs, run_searches
@@ -52,13 +55,14 @@ def calibrate(
 
     if picture is not None:
         check_svg_path(picture)
-    opened = open_artifact(artifact)
+    path = artifact or shipped_path(MODEL)
+    opened = open_artifact(path)
     check_task(opened.spec, "reid")
     crops = list_crops(data)
-    subject = open_file(str(artifact), None, threads or os.cpu_count() or 1)
+    subject = open_file(str(path), None, threads or os.cpu_count() or 1)
     # Opened with the first embedding's length, before the long work, so that a wrong gallery is told of at once.
     width = subject.embed(crops.paths[:1]).shape[1]
-    store = open_store(gallery, opened.sha256, width, opened.spec.name) if gallery else None
+    store = open_gallery(gallery, maker_of(opened, width)) if gallery else None
     try:
         embeddings = subject.embed(crops.paths, bar(subject.label))
         pairs = count_pairs(embeddings, crops.identities, crops.cameras)
@@ -78,13 +82,6 @@ def calibrate(
         write_atomically(picture, drawing.encode())
         say(f"picture: {picture}")
     emit(report, as_json, render(report))
-
-
-def open_store(uri: str, sha256: str, dimension: int, name: str) -> Any:
-    from edge_stra.gallery.open import open_gallery
-    from edge_stra.gallery.store import Maker
-
-    return open_gallery(uri, Maker(sha256, dimension, name))
 
 
 def check_svg_path(path: Path) -> None:

@@ -1,0 +1,273 @@
+"""The engine for many cameras: a Milvus server, one collection of one database, a partition for each site.
+
+Searches are Bounded: they see what anyone wrote more than about five seconds ago (the server's grace), mostly sooner;
+Strong would cost 200 ms each. A client sees at once what it wrote itself. All else is Strong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_stra.gallery.checks import (
+    MAX_NAME_BYTES,
+    check_k,
+    check_maker,
+    check_same_maker,
+    check_threshold,
+    check_time,
+    checked_entries,
+    checked_name,
+    unit_rows,
+)
+from edge_stra.gallery.open import milvus_credentials
+from edge_stra.gallery.store import Entry, Maker, Match
+from edge_stra.spec import DataError, GalleryError, MissingError
+
+COLLECTION = "edge_stra_gallery"
+FORMAT = "edge-stra.gallery/1"
+THRESHOLD = "edge_stra.threshold"  # a property of the collection
+INDEX = {"M": 16, "efConstruction": 200}
+EF = 128  # candidates that a search of the graph keeps, or twice k where that is more
+CONNECT_S, CALL_S, LOAD_S = 5.0, 30.0, 120.0
+OWN_WRITES_S = 10.0  # above the grace of Bounded: so long a search must wait for what this client wrote
+BATCH = 500
+FIELDS = ["identity", "camera", "site", "time_s"]
+
+
+class MilvusGallery:
+    """`Gallery` on a server. Raises GalleryError, DataError, MissingError."""
+
+    def __init__(self, address: str, database: str, shown: str, maker: Maker | None, create: bool = True) -> None:
+        self.uri = shown
+        self._pymilvus = import_pymilvus()
+        with self._told():
+            self._client = self._pymilvus.MilvusClient(
+                uri=address, db_name=database, timeout=CONNECT_S, dedicated=True, **milvus_credentials()
+            )
+        try:
+            with self._told():
+                if not self._client.has_collection(COLLECTION, timeout=CONNECT_S):
+                    if maker is None or not create:
+                        raise GalleryError(f"{shown} must hold a gallery, but holds none yet; add someone first")
+                    self._create(maker)
+                self.maker = parse_description(shown, self._describe()["description"])
+                if maker is not None:
+                    check_same_maker(shown, self.maker, maker)
+                self._client.load_collection(COLLECTION, timeout=LOAD_S)
+                self._partitions = set(self._client.list_partitions(COLLECTION, timeout=CALL_S))
+        except BaseException:
+            self._client.close()
+            raise
+        self._wrote_s = -OWN_WRITES_S
+
+    def add(self, entries: Sequence[Entry]) -> int:
+        kept = checked_entries(entries, self.maker.dimension)
+        by_site: dict[str, list[Entry]] = {}
+        for entry in kept:
+            by_site.setdefault(entry.site, []).append(entry)
+        done: list[int] = []
+        try:
+            with self._told():
+                for site, group in by_site.items():
+                    rows = [{name: getattr(e, name) for name in (*FIELDS, "embedding")} for e in group]
+                    answer = self._client.insert(COLLECTION, rows, partition_name=self._partition(site), timeout=CALL_S)
+                    done.extend(answer["ids"])
+        except GalleryError as error:
+            self._take_back(done, error)
+            raise
+        finally:
+            self._wrote_s = time.monotonic()
+        return len(kept)
+
+    def search(self, embedding: NDArray[np.float32], k: int = 5, site: str | None = None) -> list[Match]:
+        check_k(k)
+        (unit,) = unit_rows([embedding], self.maker.dimension)
+        places: dict[str, Any] = {}
+        if site is not None:
+            places["partition_names"] = [partition_name(checked_name("site", site, True))]
+            with self._told():
+                if not self._has_partition(places["partition_names"][0]):
+                    return []
+        own = time.monotonic() - self._wrote_s < OWN_WRITES_S
+        with self._told():
+            (hits,) = self._client.search(
+                COLLECTION, [unit], limit=k, output_fields=FIELDS, timeout=CALL_S,
+                search_params={"metric_type": "L2", "params": {"ef": max(EF, 2 * k)}},
+                consistency_level="Session" if own else "Bounded", **places,
+            )  # fmt: skip
+        rows = [(float(max(0.0, hit["distance"])) ** 0.5, hit["entity"]) for hit in hits]  # L2 comes squared
+        return [Match(e["identity"], distance, e["camera"], e["time_s"], e["site"]) for distance, e in rows]
+
+    def forget(self, identity: str) -> int:
+        return self._remove(f"identity == {literal(checked_name('identity', identity))}")
+
+    def purge(self, before_s: float) -> int:
+        check_time(before_s)
+        return self._remove(f"time_s < {float(before_s)!r}")
+
+    def count(self) -> int:
+        return self._count("")
+
+    def identities(self) -> dict[str, int]:
+        return dict(sorted(Counter(row["identity"] for row in self._rows(["identity"], 10 * BATCH)).items()))
+
+    def entries(self) -> Iterator[Entry]:
+        for row in self._rows([*FIELDS, "embedding"], BATCH):
+            vector = np.array(row["embedding"], np.float32)
+            yield Entry(row["identity"], vector, row["camera"], row["time_s"], row["site"])
+
+    def threshold(self) -> float | None:
+        with self._told():
+            kept = self._describe().get("properties", {}).get(THRESHOLD)
+        try:
+            return None if kept is None else float(kept)
+        except ValueError as error:
+            raise GalleryError(f"{self.uri} holds the threshold {kept!r}; calibrate it again") from error
+
+    def set_threshold(self, distance: float) -> None:
+        check_threshold(distance)
+        with self._told():
+            self._client.alter_collection_properties(COLLECTION, {THRESHOLD: repr(float(distance))}, timeout=CALL_S)
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns pymilvus' errors into GalleryError."""
+        try:
+            yield
+        except self._pymilvus.MilvusException as error:
+            text = " ".join(str(error.message or error).split())[:200]
+            raise GalleryError(
+                f"{self.uri} can't be used as a gallery: {text}; is it a Milvus server, and up?"
+            ) from error
+
+    def _create(self, maker: Maker) -> None:
+        kinds = self._pymilvus.DataType
+        said = {"format": FORMAT, "sha256": maker.sha256, "dimension": maker.dimension, "name": maker.name}
+        schema = self._client.create_schema(description=json.dumps(said), enable_dynamic_field=False)
+        schema.add_field("number", kinds.INT64, is_primary=True, auto_id=True)
+        for name in ("identity", "camera", "site"):
+            schema.add_field(name, kinds.VARCHAR, max_length=MAX_NAME_BYTES)
+        schema.add_field("time_s", kinds.DOUBLE)
+        schema.add_field("embedding", kinds.FLOAT_VECTOR, dim=maker.dimension)
+        index = self._client.prepare_index_params()
+        index.add_index("embedding", index_type="HNSW", metric_type="L2", params=INDEX)
+        self._client.create_collection(
+            COLLECTION, schema=schema, index_params=index, consistency_level="Bounded", timeout=LOAD_S
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        return dict(self._client.describe_collection(COLLECTION, timeout=CALL_S))
+
+    def _has_partition(self, name: str) -> bool:
+        """Asks the server only for a name that is new here: another client may have made it."""
+        if name not in self._partitions and self._client.has_partition(COLLECTION, name, timeout=CALL_S):
+            self._partitions.add(name)
+        return name in self._partitions
+
+    def _partition(self, site: str) -> str:
+        name = partition_name(site)
+        if not self._has_partition(name):
+            self._client.create_partition(COLLECTION, name, timeout=CALL_S)
+            self._partitions.add(name)
+        return name
+
+    def _take_back(self, numbers: list[int], error: GalleryError) -> None:
+        """Removes what was inserted at the first sites of an add that failed at a later one."""
+        if numbers:
+            try:
+                self._client.delete(COLLECTION, ids=numbers, timeout=CALL_S)
+            except self._pymilvus.MilvusException as second:
+                raise GalleryError(
+                    f"{error}; {len(numbers)} of the embeddings were kept, and stay: {second}"
+                ) from error
+
+    def _remove(self, condition: str) -> int:
+        """Removes rows and returns once no search can find them; their bytes go when the server has compacted."""
+        if not (gone := self._count(condition)):
+            return 0
+        with self._told():
+            self._client.delete(COLLECTION, filter=condition, timeout=CALL_S)
+        self._wrote_s = time.monotonic()
+        until_s = time.monotonic() + CALL_S
+        while left := self._count(condition):
+            if time.monotonic() > until_s:
+                raise GalleryError(
+                    f"{self.uri} still holds {left} of {gone} embeddings {CALL_S:.0f} s after; try again"
+                )
+        # A server that limits how often it is asked for these compacts by itself, later.
+        with contextlib.suppress(self._pymilvus.MilvusException):
+            self._client.flush(COLLECTION, timeout=CALL_S)
+            self._client.compact(COLLECTION, timeout=CALL_S)
+        return gone
+
+    def _count(self, condition: str) -> int:
+        with self._told():
+            rows = self._client.query(
+                COLLECTION, condition, output_fields=["count(*)"], consistency_level="Strong", timeout=CALL_S
+            )
+        return int(rows[0]["count(*)"])
+
+    def _rows(self, fields: list[str], batch: int) -> Iterator[dict[str, Any]]:
+        self._count("")  # an old server gives iterators no time of its own: this waits for all writes before now
+        with self._told():
+            pages = self._client.query_iterator(
+                COLLECTION, batch_size=batch, filter="number >= 0", output_fields=fields, timeout=CALL_S,
+                consistency_level="Strong",
+            )  # fmt: skip
+        try:
+            while True:
+                with self._told():
+                    page = pages.next()
+                if not page:
+                    return
+                yield from page
+        finally:
+            pages.close()
+
+
+def import_pymilvus() -> Any:
+    try:
+        pymilvus = importlib.import_module("pymilvus")
+    except ImportError as error:
+        raise MissingError("a milvus:// gallery needs pymilvus; run: pip install 'edge-stra[milvus]'") from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, too
+    return pymilvus
+
+
+def partition_name(site: str) -> str:
+    """Milvus takes letters, digits and underscores alone; a site may have any name."""
+    return f"site_{hashlib.sha256(site.encode()).hexdigest()[:24]}"
+
+
+def literal(name: str) -> str:
+    """A name as a string of Milvus' expressions; names hold no control characters (`checked_name`)."""
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def parse_description(shown: str, description: str) -> Maker:
+    """The maker that a collection's description holds. Raises GalleryError where it is not one of this project's."""
+    try:
+        said = json.loads(description)
+        if said["format"] != FORMAT:
+            raise GalleryError(
+                f"{shown} holds a gallery of {said['format']!r}, but this edge-stra knows {FORMAT}; upgrade"
+            )
+        maker = Maker(str(said["sha256"]), int(said["dimension"]), str(said["name"]))
+        check_maker(maker)
+    except (ValueError, KeyError, TypeError, RecursionError, DataError) as error:
+        raise GalleryError(f"{shown} has a collection {COLLECTION} that is no gallery: {error!r}; rename it") from error
+    return maker
