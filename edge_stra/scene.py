@@ -10,7 +10,6 @@ Imports nothing heavier than numpy.
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,8 +167,8 @@ class Controls:
     def _check(self, name: str, value: Any) -> None:
         low, high = self.threshold_range
         if name == "threshold":
-            number = type(value) in (int, float) and math.isfinite(value)
-            fits, wanted = number and low <= value <= high, f"a number from {low:g} to {high:g}"
+            # Compared, not converted: JSON may bring an integer beyond any float. NaN fails both comparisons.
+            fits, wanted = type(value) in (int, float) and low <= value <= high, f"a number from {low:g} to {high:g}"
         elif name == "model":
             fits, wanted = value in self.models, f"one of {', '.join(self.models)}"
         elif name in ("recording", "privacy") or (name == "attention" and self.attention is not None):
@@ -177,4 +176,4 @@ class Controls:
         else:
             raise DataError(f"{name!r} can't be changed here; threshold, model, recording, privacy and attention can")
         if not fits:
-            raise DataError(f"{name} must be {wanted}, but is {value!r}")
+            raise DataError(f"{name} must be {wanted}, but is {repr(value)[:40]}")

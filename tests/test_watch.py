@@ -127,6 +127,7 @@ def test_controls_change_all_or_nothing() -> None:
         ({"model": "c"}, "one of a, b"),
         ({"threshold": float("nan")}, "from 0 to 1"),
         ({"threshold": True}, "from 0 to 1"),
+        ({"threshold": 10**400}, "from 0 to 1"),
         ({"recording": 1}, "true or false"),
         ({"attention": True}, "can't be changed"),
         ({"stop": True}, "can't be changed"),
