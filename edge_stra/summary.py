@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +42,7 @@ class Summary:
 
     def percentiles(self) -> dict[str, dict[str, float]]:
         """p50 and p90 in milliseconds of each stage, over the newest frames."""
-        return {
-            name: {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 90)}
-            for name, times in self._stages.items()
-        }
+        return {name: quantiles(times) for name, times in self._stages.items()}
 
     def to_json(self, counters: Mapping[str, int]) -> dict[str, Any]:
         return {
@@ -68,3 +65,9 @@ class Summary:
             f"  {name:<8} p50 {ms['p50']:8.2f} ms   p90 {ms['p90']:8.2f} ms" for name, ms in self.percentiles().items()
         ]
         return "\n".join(lines)
+
+
+def quantiles(values: Collection[float]) -> dict[str, float]:
+    """The median and the 90th percentile of at least one number."""
+    middle, high = np.percentile(list(values), (50, 90))
+    return {"p50": round(float(middle), 2), "p90": round(float(high), 2)}

@@ -21,6 +21,7 @@ from typing import Any
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # CLONE_NEWUSER, CLONE_NEWNET
 SET_INTERFACE_FLAGS, UP_AND_RUNNING = 0x8914, 0x41  # SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+NO_NAMESPACE = 3  # exit status: neither root nor user namespaces are to be had here
 COMPONENTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "dataCoord", "dataNode", "indexNode")
 
 
@@ -28,7 +29,8 @@ def enter_namespace() -> None:
     """A network of this process's own with a loopback interface; sockets made before stay where they were made."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(NEW_NETWORK) and libc.unshare(NEW_USER | NEW_NETWORK):
-        raise SystemExit(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}")
+        print(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+        raise SystemExit(NO_NAMESPACE)
     import fcntl
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from edge_stra.scene import Scene
+from edge_stra.summary import quantiles
 
 WINDOW_S = 5.0
 
@@ -66,9 +65,3 @@ class Rates:
             "uptime_s": round(now_s - self._began_s, 1),
             "recording_s": round(now_s - since_s, 1) if since_s is not None else None,
         }
-
-
-def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """The median and the 90th percentile of at least one number."""
-    middle, high = np.percentile(values, (50, 90))
-    return {"p50": round(float(middle), 2), "p90": round(float(high), 2)}
