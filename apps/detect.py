@@ -21,6 +21,7 @@ YUNET_SCORE = 0.6  # the lowest confidence that is taken for a face
 HAAR_FILE = "haarcascade_frontalface_default.xml"
 HAAR_NEIGHBORS = 7  # fewer take a cap badge for a face, more lose small faces
 HAAR_COMMAND = 'pip install "opencv-python-headless<5"'
+YUNET_LEAST = 64  # up to 32 pixels OpenCV 4.14 reads memory that nothing was written to: boxes of infinite size
 MAX_SIDE = 640  # by default, of the longer side: the time of detection does not grow with the camera
 
 # The crop's side is the box's longer side times 1 + FER_MARGIN. Measured on 956 validation pictures of FER2013, all
@@ -61,13 +62,24 @@ def yunet_detector(path: Path, max_side: int = MAX_SIDE) -> Detect:
 
     def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
         small, scale = reduced(rgb_u8, max_side)
+        small = at_least(small, YUNET_LEAST)
         network.setInputSize((small.shape[1], small.shape[0]))
         _, rows = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         # A row is x, y, w, h, five landmarks of two numbers, score: (15,)
-        found = [Face(scaled_box(row[:4], scale), float(row[14])) for row in ([] if rows is None else rows)]
-        return largest_first(found)
+        # Never seen at these sizes, but one box of infinite size would end an app that ran for weeks.
+        found = [row for row in ([] if rows is None else rows) if np.isfinite(row).all()]
+        return largest_first([Face(scaled_box(row[:4], scale), float(row[14])) for row in found])
 
     return detect
+
+
+def at_least(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The picture with black rows and columns added below and to the right, up to `side` pixels each way."""
+    height, width = picture.shape[:2]
+    if min(height, width) >= side:
+        return picture
+    rows, columns = max(0, side - height), max(0, side - width)
+    return cv2.copyMakeBorder(picture, 0, rows, 0, columns, cv2.BORDER_CONSTANT)  # type: ignore[return-value]
 
 
 def haar_detector(max_side: int = MAX_SIDE) -> Detect:

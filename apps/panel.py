@@ -62,8 +62,13 @@ def text_scale(height: float) -> float:
 def text_width(text: str, row: int) -> int:
     """The width in pixels of a text in a row of `row` pixels."""
     fine_row = row * fineness(row)
-    size, _ = cv2.getTextSize(text, FONT, text_scale(0.5 * fine_row), text_weight(fine_row))
+    size, _ = cv2.getTextSize(drawable(text), FONT, text_scale(0.5 * fine_row), text_weight(fine_row))
     return math.ceil(size[0] / fineness(row))
+
+
+def drawable(text: str) -> str:
+    """OpenCV's font has ASCII only, and would draw a question mark for each byte of another letter, not one."""
+    return text.encode("ascii", "replace").decode()
 
 
 def text_weight(fine_row: int) -> int:
@@ -74,7 +79,9 @@ def put_text(canvas: NDArray[np.uint8], text: str, left: float, middle: float, r
     """Text on a fine canvas, its capitals centred on `middle`; `left`, `middle` and `row` are in final pixels."""
     fine = row * fineness(row)
     origin = (round(left * fineness(row)), round(middle * fineness(row) + 0.25 * fine))
-    cv2.putText(canvas, text, origin, FONT, text_scale(0.5 * fine), (*color, SOLID), text_weight(fine), cv2.LINE_AA)
+    cv2.putText(
+        canvas, drawable(text), origin, FONT, text_scale(0.5 * fine), (*color, SOLID), text_weight(fine), cv2.LINE_AA
+    )
 
 
 def rounded(rect: RectFloat, radius: float) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ from edge_stra.apps.reid import distance, embed_picture
 from edge_stra.artifact import check_output
 from edge_stra.faces import Detect, Predicts
 from edge_stra.preprocess import read_rgb
-from edge_stra.spec import DataError
+from edge_stra.spec import DataError, OutputError
 
 WHOLE_PICTURE = "none"
 
@@ -30,8 +30,9 @@ def annotate_pictures(
     used = "the whole picture as one face"
     if detector != WHOLE_PICTURE:
         used, detect = find_detector(yunet, detector)
+    targets = annotated_paths(paths, out)
     rows = []
-    for path in paths:
+    for path, target in zip(paths, targets, strict=True):
         rgb_u8 = read_rgb(path)
         found = predict_expressions(predictor, rgb_u8, detect)
         faces = [
@@ -44,13 +45,26 @@ def annotate_pictures(
             for e in found
         ]
         row: dict[str, Any] = {"image": str(path), "faces": faces}
-        if out is not None:
-            target = out if out.suffix else out / f"{path.stem}.png"
+        if target is not None:
             check_output(target, overwrite=True)
             write_picture(target, draw_expressions(*enlarged(rgb_u8, found)))
             row["annotated"] = str(target)
         rows.append(row)
     return rows, used
+
+
+def annotated_paths(paths: Sequence[Path], out: Path | None) -> list[Path | None]:
+    """Where each picture's annotated copy goes. Raises OutputError where that is a picture to read, or another's."""
+    if out is None:
+        return [None] * len(paths)
+    targets = [out if out.suffix else out / f"{path.stem}.png" for path in paths]
+    read = {path.resolve() for path in paths}
+    for target in targets:
+        if target.resolve() in read:
+            raise OutputError(f"{target} is one of the pictures to read and would be replaced; give another --out")
+        if targets.count(target) > 1:
+            raise OutputError(f"two of the pictures would both become {target}; run them one by one")
+    return list(targets)
 
 
 def compare_pictures(predictor: Predicts, paths: Sequence[Path]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from edge_stra.spec import OutputError
 from edge_stra.summary import Summary
 
 Tell = Callable[[str], None]
+SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
 def watch(
@@ -40,9 +41,17 @@ def watch(
             looked = view.look(frame, controls.snapshot())
             lag_ms = 1000 * (time.monotonic() - frame.taken_s)
             scene = Scene(
-                source.label, frame.index, frame.time_s, looked.picture_u8, looked.rows, looked.stages_ms, lag_ms
+                f"{source.label}/{frame.name}" if frame.name else source.label,
+                frame.index,
+                frame.time_s,
+                looked.picture_u8,
+                looked.rows,
+                looked.stages_ms,
+                lag_ms,
             )
             output_ms = write_all(open_outputs, scene, summary, tell)
+            if outputs and not open_outputs:
+                controls.stop.set()  # nobody is left to see more
             summary.take({**looked.stages_ms, "output": output_ms}, lag_ms, len(looked.rows))
             progress(summary)
     finally:
@@ -89,14 +98,17 @@ def close_all(outputs: Sequence[Output], summary: Summary, tell: Tell) -> None:
 
 @contextlib.contextmanager
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop` while this is open, so that recordings end whole; a second one ends at once."""
+    """SIGINT, SIGTERM and a lost terminal set `stop` while this is open, so that recordings end whole.
+
+    A second one ends at once.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:

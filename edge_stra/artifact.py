@@ -110,7 +110,7 @@ def check_output(path: Path, overwrite: bool) -> None:
             f"{path.parent} must be a folder that can be written, but: {error.strerror or error}"
         ) from error
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; give --overwrite to replace it, or another --out")
+        raise OutputError(f"{path} exists already; give --overwrite to replace it, or another name")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

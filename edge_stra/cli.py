@@ -35,6 +35,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except EdgeStraError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:
+            raise  # click ends quietly where the reader has gone
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(
+                f"{where}{error.strerror or error}; look at the disk and at permissions"
+            ) from error
         except ModuleNotFoundError as error:
             extra = "pi" if error.name in ("cv2", "ai_edge_litert") else "export"
             raise click.ClickException(

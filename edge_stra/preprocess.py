@@ -21,7 +21,8 @@ MAX_PICTURE_PIXELS = 100_000_000
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """A picture file as [height, width, 3], RGB. Raises DataError where it is absent, too large or no picture."""
     if not path.is_file():
-        raise DataError(f"{path} must be a picture, but there is no such file")
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(f"{path} must be a picture, but {what}")
     if path.stat().st_size > MAX_PICTURE_BYTES:
         raise DataError(f"{path} must have at most {MAX_PICTURE_BYTES >> 20} MiB, but has {path.stat().st_size >> 20}")
     try:

@@ -28,13 +28,14 @@ class Frame:
 
     rgb_u8: uint8 [H, W, 3]. index: its number in the source, from 0; frames that a live source dropped are counted.
     time_s: seconds since the source began, never running backwards: by the file's own frame rate, or by the clock for
-    live sources. taken_s: `time.monotonic()` when it came, from which lag is measured.
+    live sources. taken_s: `time.monotonic()` when it came, from which lag is measured. name: of its file in a folder.
     """
 
     rgb_u8: NDArray[np.uint8]
     index: int
     time_s: float
     taken_s: float
+    name: str = ""
 
 
 class Source(Protocol):

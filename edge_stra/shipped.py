@@ -23,3 +23,8 @@ def shipped_artifact(name: str) -> Path | None:
     """The shipped int8 .tflite of a model, which the apps run where no other is given, or None."""
     path = FOLDER / f"{name}.int8.tflite"
     return path if path.is_file() else None
+
+
+def shipped_artifacts() -> list[Path]:
+    """All shipped artifacts."""
+    return sorted(FOLDER.glob("*.tflite"))

@@ -16,6 +16,7 @@ from edge_stra.apps import detect as detection
 from edge_stra.apps.detect import crop_with_margin, find_detector, scaled_box
 from edge_stra.apps.expression import predict_expressions
 from edge_stra.apps.overlay import draw_expressions, enlarged, layout, write_picture
+from edge_stra.apps.pictures import annotated_paths
 from edge_stra.apps.placement import overlap
 from edge_stra.apps.reid import distance, embed_picture
 from numpy.typing import NDArray
@@ -391,3 +392,19 @@ def test_spec_of_another_size_is_followed() -> None:
     stub = Stub(replace(FER_SPEC, input=InputSpec((96, 64), "rgb")), [1, 0, 0, 0, 0, 0, 0])
     predict_expressions(stub, gradient(40, 60), None)
     assert stub.seen[0].shape == (1, 96, 64, 3)
+
+
+def test_annotated_copies_replace_no_picture(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "x.png", tmp_path / "b" / "x.jpg"
+    assert annotated_paths([first], tmp_path / "out.png") == [tmp_path / "out.png"]
+    assert annotated_paths([first, tmp_path / "c" / "y.png"], tmp_path) == [tmp_path / "x.png", tmp_path / "y.png"]
+    for paths, out in (([first], first), ([first], tmp_path / "a"), ([first, second], tmp_path / "b" / "..")):
+        with pytest.raises(OutputError, match=r"one of the pictures to read|would both become"):
+            annotated_paths(paths, out)
+
+
+@pytest.mark.parametrize("size_hw", [(8, 300), (20, 640), (60, 2000), (32, 640), (640, 20)])
+def test_flat_pictures_have_no_faces(size_hw: tuple[int, int]) -> None:
+    _, detect = find_detector(shared("models/yunet_n_320_320.onnx"), "yunet")
+    picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    assert detect(picture) == []

@@ -113,6 +113,55 @@ def test_bad_input_is_one_line(video: Path, exported: Exported, tmp_path: Path) 
     assert (tmp_path / "kept.jsonl").read_text() == "a line\n"
 
 
+def test_nothing_that_is_read_or_kept_is_written_over(video: Path, exported: Exported, tmp_path: Path) -> None:
+    fer = ["--model", exported.path, "--detector", "none", "--overwrite"]
+    source = tmp_path / "a.mp4"
+    source.write_bytes(video.read_bytes())
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes())
+    log = tmp_path / "log.jsonl"
+    log.write_text("kept\n")
+    cases: list[tuple[list[object], str]] = [
+        ([source, *fer, "--mp4", source], "read by this command"),
+        ([source, *fer, "--jsonl", tmp_path / "x" / ".." / "a.mp4"], "read by this command"),
+        ([pictures, *fer, "--csv", pictures / "a.png"], "read by this command"),
+        ([source, *fer, "--csv", log, "--jsonl", log], "two outputs"),
+        ([source, *fer, "--csv", "-", "--jsonl", "-"], "two outputs"),
+        ([source, *fer, "--jsonl", log, "--mqtt", "foo"], "mqtt://"),
+        ([source, *fer, "--jsonl", log, "--mp4", tmp_path / "x.avi"], ".mp4"),
+    ]
+    before = {path: path.read_bytes() for path in (source, pictures / "a.png", log)}
+    for arguments, named in cases:
+        code, _, told = demo(*arguments)
+        assert code == 1 and named in told, (arguments, told)
+        assert all(path.read_bytes() == kept for path, kept in before.items()), arguments
+
+
+def test_the_gallery_is_not_written_over(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "people.db").write_text("kept")
+    options = [str(video), "--gallery", f"sqlite:///{tmp_path}/people.db", "--jsonl", str(tmp_path / "people.db")]
+    result = CliRunner().invoke(main, ["demo", "reid", *options, "--overwrite"])
+    assert result.exit_code == 1 and "read by this command" in result.stderr
+    assert (tmp_path / "people.db").read_text() == "kept"
+
+
+def test_rows_of_a_folder_name_their_pictures(exported: Exported, tmp_path: Path) -> None:
+    for name in ("b.png", "a.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((60, 60, 3), 90, np.uint8))
+    _, said, _ = demo(tmp_path, "--model", exported.path, "--detector", "none", "--jsonl", "-")
+    sources = [json.loads(line)["source"] for line in said.splitlines()]
+    assert sources == [f"{tmp_path.name}/a.png", f"{tmp_path.name}/b.png"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "edge_stra", "completion", "bash"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_an_artifact_of_another_task_is_refused(video: Path) -> None:
     artifact = shipped_artifact("mobilenetv2_stra.reid")
@@ -131,6 +180,12 @@ def test_the_app_runs_where_heavy_packages_can_not_be_imported(video: Path, expo
     command = [sys.executable, "-c", script, "demo", "fer", str(video), "--model", str(exported.path)]
     done = subprocess.run([*command, "--detector", "haar"], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0 and f"{FRAMES} frames" in done.stdout, done.stderr[-800:]
+
+
+def test_models_are_listed_without_pytorch() -> None:
+    script = "import sys; sys.modules['torch'] = None; from edge_stra.cli import main; main(['models'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and "fer.int8.tflite" in done.stdout and "yunet" in done.stdout, done.stderr
 
 
 def test_masks_read_from_a_file_are_those_of_pytorch(exported: Exported) -> None:

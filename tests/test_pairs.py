@@ -264,7 +264,9 @@ def test_command_keeps_the_threshold(crops: Path, model: SimpleNamespace, tmp_pa
 
 def test_command_refuses_in_one_line(crops: Path, model: SimpleNamespace, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/people.db"
-    assert invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri).exit_code == 0
+    assert invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.1").exit_code == 0
+    few = invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.0001")
+    assert few.exit_code == 1 and "keeps the threshold" in few.stderr
     model.sha256 = "cd" * 32
     cases = {
         ("--data", str(crops), "--gallery", uri): "another --gallery",

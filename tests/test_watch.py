@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_stra.apps.privacy import hide
-from edge_stra.apps.watch import stop_on_signals, watch
+from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
 from edge_stra.faces import Face
 from edge_stra.fer_view import ExpressionView
@@ -90,6 +90,12 @@ def test_a_failing_output_is_told_of_and_the_others_go_on() -> None:
     assert told == ["the disk must have room, but is full"] == summary.failed
 
 
+def test_when_the_last_output_has_failed_the_app_ends() -> None:
+    bad = Kept(fails_at=1)
+    summary = watch(Frames(None), Plain(), [bad], Controls(0.4), lambda line: None)
+    assert summary.frames == 2 and summary.failed
+
+
 def test_a_failure_at_the_end_is_told_of() -> None:
     told: list[str] = []
     summary = watch(Frames(1), Plain(), [Kept(fails_closing=True)], Controls(0.4), told.append)
@@ -107,7 +113,7 @@ def test_outputs_are_closed_where_the_view_fails() -> None:
     assert output.closed == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_the_app_with_all_outputs_closed(number: int) -> None:
     controls, output = Controls(0.4), Kept()
     threading.Timer(0.1, lambda: os.kill(os.getpid(), number)).start()

@@ -37,6 +37,10 @@ class Reel(Protocol):
         """Number and picture, uint8 [H, W, 3] in BGR, of the frames that `wanted` takes. Raises SourceError."""
         ...
 
+    def name(self, index: int) -> str:
+        """The file's name of a picture; empty for a video's frame."""
+        ...
+
 
 class VideoReel:
     """A video file. Raises SourceError where it has no frame that can be decoded."""
@@ -72,6 +76,9 @@ class VideoReel:
         if index == 0:
             raise SourceError(f"{self.path} could be read before, but not any more; look whether it is still there")
 
+    def name(self, index: int) -> str:
+        return ""
+
 
 class FolderReel:
     """The pictures of a folder by name, of any sizes; other files are left alone. Raises SourceError for none."""
@@ -94,6 +101,9 @@ class FolderReel:
                     yield index, read_rgb(path)[:, :, ::-1]
                 except (DataError, OSError) as error:
                     raise SourceError(f"{error}; take it out of the folder") from error
+
+    def name(self, index: int) -> str:
+        return self.paths[index].name
 
 
 class FileSource:
@@ -118,7 +128,8 @@ class FileSource:
                     return
                 self._frames += 1
                 picture = prepared(bgr_u8, self._options)
-                yield Frame(picture, base + last, (base + last) / self._reel.fps, time.monotonic())
+                time_s, name = (base + last) / self._reel.fps, self._reel.name(last)
+                yield Frame(picture, base + last, time_s, time.monotonic(), name)
             if not self._options.loop:
                 return
             base += max(last + 1, self._reel.total or 0)

@@ -89,6 +89,8 @@ class LiveSource:
 
     def _reconnected(self) -> Grabber | None:
         """The source opened again, or None after `close`. Raises SourceError where it was away for too long."""
+        tell = self._options.tell or (lambda line: None)
+        tell(f"{self.label} dropped; trying again")
         delay_s, limit_s = BACK_OFF_S, self._options.give_up_s or math.inf
         lost_s = time.monotonic()
         while not self._stop.wait(min(delay_s, max(0.0, lost_s + limit_s - time.monotonic()))):
@@ -99,6 +101,7 @@ class LiveSource:
                     raise SourceError(f"{self.label} dropped and did not come back within {away_s:.0f} s") from error
             else:
                 self._counts["reconnects"] += 1
+                tell(f"{self.label} is back after {time.monotonic() - lost_s:.1f} s")
                 return grabber
             delay_s = min(2 * delay_s, MAX_BACK_OFF_S)
         return None

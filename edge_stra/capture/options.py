@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -25,7 +26,8 @@ class CaptureOptions:
     rotate: degrees clockwise, 0, 90, 180 or 270, after the scaling. mirror: left and right exchanged, at last.
     loop: a file or folder begins again at its end. realtime: a file plays at its own rate, and only the newest frame
     counts, as from a camera. give_up_s: how long a dropped live source is tried again; None for ever. timeout_s: how
-    long opening and each reading of a stream may take. Raises DataError for a value that makes no sense.
+    long opening and each reading of a stream may take. tell: takes a line when a live source drops and when it is back.
+    Raises DataError for a value that makes no sense.
     """
 
     size_wh: tuple[int, int] | None = None
@@ -35,6 +37,7 @@ class CaptureOptions:
     loop: bool = False
     realtime: bool = False
     give_up_s: float | None = None
+    tell: Callable[[str], None] | None = None
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import click
 
 from edge_stra.commands.common import PathType, say, shipped_path
 from edge_stra.commands.gallery import uri_option
-from edge_stra.commands.live import Live, default_threads, live_options, open_live_source, run_live
+from edge_stra.commands.live import Live, check_places, default_threads, live_options, open_live_source, run_live
 from edge_stra.faces import check_task
 from edge_stra.scene import Controls
 from edge_stra.spec import ArtifactError, DataError
@@ -94,6 +94,7 @@ def fer(
     from edge_stra.runtime import load_predictor
 
     live = Live.take(options)
+    check_places(live)
     wants_masks = attention or live.web  # the page can switch it on; a second interpreter costs memory
     paths = models or (shipped_path("mobilenetv2_stra.fer"),)
     names = [path.name.removesuffix(path.suffix) for path in paths]
@@ -169,16 +170,19 @@ def reid(
     from edge_stra.apps.people import find_people_detector
     from edge_stra.apps.reid import embedding_size
     from edge_stra.apps.watch_reid import THRESHOLD_RANGE, create_people_view, starting_threshold
-    from edge_stra.gallery.open import open_gallery
+    from edge_stra.gallery.open import open_gallery, sqlite_path
     from edge_stra.gallery.pictures import maker_of
     from edge_stra.runtime import load_predictor
 
     live = Live.take(options)
+    check_places(live, sqlite_path(uri))
     path = model or shipped_path("mobilenetv2_stra.reid")
     predictor = load_predictor(path, threads or default_threads())
     check_task(predictor.spec, "reid")
     used, detect = find_people_detector(fastestdet, detector)
-    with contextlib.closing(open_gallery(uri, maker_of(predictor.artifact, embedding_size(predictor)))) as gallery:
+    maker = maker_of(predictor.artifact, embedding_size(predictor))
+    # Without --enrol nobody would ever be in a new gallery: its name is a slip.
+    with contextlib.closing(open_gallery(uri, maker, create=enrol)) as gallery:
         limit, line = starting_threshold(gallery) if threshold is None else (threshold, f"threshold {threshold:g}")
         view = create_people_view(predictor, detect, gallery, camera, site, enrol, say)
         controls = Controls(limit, THRESHOLD_RANGE, path.stem, (path.stem,), privacy=live.privacy)

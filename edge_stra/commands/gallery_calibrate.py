@@ -51,6 +51,7 @@ def calibrate(
     from edge_stra.identities import list_crops
     from edge_stra.pairs import calibrate as choose
     from edge_stra.pairs import count_pairs, run_searches
+    from edge_stra.spec import DataError
     from edge_stra.subjects import open_file
 
     if picture is not None:
@@ -69,6 +70,8 @@ def calibrate(
         searches = run_searches(embeddings, crops.identities, crops.cameras, people)
         report = choose(pairs, searches, false_accepts)
         report["gallery"] = None
+        if store is not None and report["warning"]:
+            raise DataError(f"{report['warning']}; the gallery keeps the threshold that it had, give more --data")
         if store is not None:
             store.set_threshold(report["threshold"])
             report["gallery"] = store.uri

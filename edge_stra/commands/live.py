@@ -32,7 +32,7 @@ OPTIONS = [
     click.option("--mirror", is_flag=True, help="Left and right exchanged, as in a mirror."),
     click.option("--loop", is_flag=True, help="Begin a file again at its end."),
     click.option("--realtime", is_flag=True, help="Play a file at its own rate, as if it were a camera."),
-    click.option("--seconds", type=float, help="Stop after so long."),
+    click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so long."),
     click.option("--mp4", type=PathType, help="Record the annotated pictures."),
     click.option("--jsonl", type=PathType, help="One line of JSON for each frame; - is standard output."),
     click.option("--csv", type=PathType, help="One line for each face or person."),
@@ -101,6 +101,7 @@ def open_live_source(live: Live) -> Source:
     return open_source(
         live.source,
         CaptureOptions(
+            tell=say,
             size_wh=parse_size(live.size),
             fps=live.fps,
             rotate=int(live.rotate),
@@ -120,6 +121,24 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
+def check_places(live: Live, kept: Path | None = None) -> None:
+    """Refuses, before any work, an output that is the source, the gallery's file `kept`, or another output.
+
+    Raises OutputError.
+    """
+    written = [path for path in (live.mp4, live.jsonl, live.csv) if path is not None]
+    places = [path if path == Path("-") else path.resolve() for path in written]
+    for path, place in zip(written, places, strict=True):
+        if places.count(place) > 1:
+            raise OutputError(f"two outputs can't be written to one place, {path}; give each a name of its own")
+    source = Path(live.source)
+    read = [source, *(source.iterdir() if source.is_dir() else ()), *([kept] if kept else ())]
+    taken = {path.resolve() for path in read if path.is_file()}
+    for path, place in zip(written, places, strict=True):
+        if place in taken:
+            raise OutputError(f"{path} is read by this command and would be replaced; give another name")
+
+
 def open_outputs(live: Live, controls: Controls, fps: float | None) -> list[Output]:
     """All outputs that were asked for, or none: where one can't be opened, those before it are closed again."""
     outputs: list[Output] = []
@@ -134,17 +153,8 @@ def open_outputs(live: Live, controls: Controls, fps: float | None) -> list[Outp
 
 
 def planned_outputs(live: Live, controls: Controls, fps: float) -> list[Callable[[], Output]]:
+    """Logs last: --overwrite empties them, so by then all else must have been opened."""
     plan: list[Callable[[], Output]] = []
-    if live.mp4 is not None:
-        plan.append(lambda: create_mp4(live.mp4, fps, live.overwrite))  # type: ignore[arg-type]
-    if live.jsonl is not None:
-        from edge_stra.outputs.log import JsonlOutput
-
-        plan.append(lambda: JsonlOutput(live.jsonl, log_mode(live)))  # type: ignore[arg-type]
-    if live.csv is not None:
-        from edge_stra.outputs.log import CsvOutput
-
-        plan.append(lambda: CsvOutput(live.csv, log_mode(live)))  # type: ignore[arg-type]
     if live.mqtt is not None:
         from edge_stra.outputs.mqtt import MqttOutput
 
@@ -156,6 +166,16 @@ def planned_outputs(live: Live, controls: Controls, fps: float) -> list[Callable
     if live.web:
         plan.append(lambda: create_recording(live, controls, fps))
         plan.append(lambda: create_web(live, controls))
+    if live.mp4 is not None:
+        plan.append(lambda: create_mp4(live.mp4, fps, live.overwrite))  # type: ignore[arg-type]
+    if live.jsonl is not None:
+        from edge_stra.outputs.log import JsonlOutput
+
+        plan.append(lambda: JsonlOutput(live.jsonl, log_mode(live)))  # type: ignore[arg-type]
+    if live.csv is not None:
+        from edge_stra.outputs.log import CsvOutput
+
+        plan.append(lambda: CsvOutput(live.csv, log_mode(live)))  # type: ignore[arg-type]
     return plan
 
 

@@ -9,6 +9,7 @@ import click
 
 from edge_stra.commands.common import PathType, emit, say
 from edge_stra.pull import MODELS
+from edge_stra.shipped import shipped_artifacts
 
 
 @click.group(invoke_without_command=True)
@@ -24,8 +25,16 @@ def models(context: click.Context, as_json: bool) -> None:
         if as_json:
             raise click.UsageError(f"--json must follow the command: edge-stra models {context.invoked_subcommand}")
         return
-    from edge_stra.models.macs import count_macs
-    from edge_stra.models.registry import MODEL_NAMES, count_parameters, create_model, get_spec
+    try:
+        from edge_stra.models.macs import count_macs
+        from edge_stra.models.registry import MODEL_NAMES, count_parameters, create_model, get_spec
+    except ModuleNotFoundError:
+        say("counting needs PyTorch (pip install 'edge-stra[export]'); these are the artifacts that are here:")
+        artifacts = shipped_artifacts()
+        emit([{"artifact": str(path)} for path in artifacts], as_json, "\n".join(map(str, artifacts)))
+        if not as_json:
+            click.echo("\n".join(["", *detector_lines()]))
+        return
     from edge_stra.shipped import shipped_weights
 
     rows = []

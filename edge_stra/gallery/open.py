@@ -45,6 +45,13 @@ def open_gallery(uri: str, maker: Maker | None, create: bool = True) -> Gallery:
     raise GalleryError(f"a gallery's URI must be {FORMS}, but {came}")
 
 
+def sqlite_path(uri: str) -> Path | None:
+    """The file that an SQLite URI names, or None for a server's."""
+    if uri.partition("://")[0] in ("milvus", "milvuss"):
+        return None
+    return Path(uri.removeprefix("sqlite:///"))
+
+
 def milvus_address(uri: str) -> tuple[str, str, str]:
     """What pymilvus calls the address, the database ("" for the default) and the URI to show. Raises GalleryError."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -62,6 +63,8 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
     """
     key = os.environ.get(KEY_VARIABLE)
     create = create and maker is not None
+    if key and create and not path.exists():
+        cipher_module()  # before the file is made: an empty one left behind would be filled without the key
     inode = find_place(path, create)
     module = _open_here[inode][-1] if _open_here.get(inode) else choose_module(path, create, key, maker is not None)
     with told(module, path, key):
@@ -138,7 +141,7 @@ def told(module: Any, path: Path, key: str | None = None) -> Iterator[None]:
             text = f"the key in {KEY_VARIABLE} is not its key, or it is no gallery"
         elif "locked" in text or "busy" in text:
             text = f"another process has held it for {BUSY_S:.0f} s; try again"
-        elif "full" in text:
+        elif "full" in text or ("disk I/O" in text and shutil.disk_usage(path.parent).free < PAGE_BYTES * 64):
             text = "the disk is full; free some space and try again"
         elif "readonly" in text:
             text = "it can't be written; correct its permissions"
