@@ -116,9 +116,9 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, case: str) -> None:
         load_input(tmp_path / "p.png", RGB)
 
 
-@pytest.mark.parametrize("name", ["absent.png", "."])
-def test_an_absent_picture_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="must be a picture, but there is no such file"):
+@pytest.mark.parametrize(("name", "message"), [("absent.png", "there is no such file"), (".", "is a folder")])
+def test_an_absent_picture_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=f"must be a picture, but {message}"):
         load_input(tmp_path / name, RGB)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -98,14 +99,24 @@ class LineFile:
             sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError as error:
+            discard_standard_output()
             raise OutputError("standard output was closed by the program that reads it") from error
         except OSError as error:
+            discard_standard_output()
             raise OutputError(f"standard output can't be written: {error.strerror or error}") from error
 
     def close(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
         self._handle = None
+
+
+def discard_standard_output() -> None:
+    """What is left in its buffer goes nowhere: else Python tries again at its exit, and complains."""
+    with contextlib.suppress(OSError, ValueError):  # not a file of the system, as under a test runner
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class JsonlOutput:
