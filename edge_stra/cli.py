@@ -38,6 +38,9 @@ class Commands(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly where the reader has gone
         except OSError as error:
+            from edge_stra.quiet import discard_standard_output
+
+            discard_standard_output()
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(
                 f"{where}{error.strerror or error}; look at the disk and at permissions"

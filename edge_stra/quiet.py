@@ -1,4 +1,4 @@
-"""Keeps the progress lines of converters off the user's screen; a failure still comes as an exception."""
+"""Standard output and error kept quiet: converters' progress lines, and what can't be written any more."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def quiet_tools() -> Iterator[None]:
         for handle in (*kept, nowhere):
             os.close(handle)
         logging.disable(logging.NOTSET)
+
+
+def discard_standard_output() -> None:
+    """What is left in its buffer goes nowhere: else Python tries again at its exit, and complains."""
+    with contextlib.suppress(OSError, ValueError):  # not a file of the system, as under a test runner
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_stra.artifact import check_output
+from edge_stra.quiet import discard_standard_output
 from edge_stra.scene import Scene
 from edge_stra.spec import OutputError
 
@@ -109,14 +109,6 @@ class LineFile:
         if self._handle is not None:
             os.close(self._handle)
         self._handle = None
-
-
-def discard_standard_output() -> None:
-    """What is left in its buffer goes nowhere: else Python tries again at its exit, and complains."""
-    with contextlib.suppress(OSError, ValueError):  # not a file of the system, as under a test runner
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 class JsonlOutput:
