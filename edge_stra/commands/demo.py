@@ -86,7 +86,7 @@ def fer(
       edge-stra demo fer picamera2 --web --host 0.0.0.0 --token new
       edge-stra demo fer talk.mp4 --mp4 annotated.mp4 --jsonl talk.jsonl
       edge-stra demo fer rtsp://camera.local/stream --mqtt mqtt://broker.local --privacy
-    """  # fmt: skip
+    """
     started_s = time.monotonic()
     from edge_stra.apps.detect import find_detector
     from edge_stra.fer_view import ExpressionView
