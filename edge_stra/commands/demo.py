@@ -104,6 +104,8 @@ def fer(
     used, detect = "the whole picture as one face", None
     if detector != "none":
         used, detect = find_detector(yunet, detector, detect_side)
+        if used == "haar" and detector == "auto":
+            say("no YuNet here: OpenCV's cascade is slower and finds fewer faces; run: edge-stra models pull yunet")
     readers = {n: reader for n, p in predictors.items() if (reader := find_masks(p.artifact))} if wants_masks else {}
     if attention and not readers:
         raise ArtifactError(f"--attention needs a .tflite model with mode attention, but {names[0]} carries none")
