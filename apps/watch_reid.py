@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edge_stra.faces import Predicts
 from edge_stra.gallery.checks import checked_name
-from edge_stra.gallery.naming import DEFAULT_THRESHOLD
+from edge_stra.gallery.naming import effective_threshold
 from edge_stra.gallery.store import Gallery
 from edge_stra.people import DetectPeople
 from edge_stra.reid_view import PeopleView
@@ -33,11 +33,12 @@ def create_people_view(
     return PeopleView(predictor, detect, gallery, camera, site, enrol, tell)
 
 
-def starting_threshold(gallery: Gallery) -> tuple[float, str]:
-    """The gallery's calibrated threshold, or the default, and a line that says which. Raises GalleryError."""
-    distance = gallery.threshold()
-    if distance is not None:
-        return distance, f"threshold {distance:.3f}, calibrated for this gallery"
-    return DEFAULT_THRESHOLD, (
-        f"threshold {DEFAULT_THRESHOLD:g}, a guess: this gallery is not calibrated; run: edge-stra gallery calibrate"
-    )
+def starting_threshold(gallery: Gallery, given: float | None = None) -> tuple[float, str]:
+    """The threshold to begin with, and a line that says where it is from. Raises GalleryError, DataError."""
+    distance, origin = effective_threshold(gallery, given)
+    lines = {
+        "given": f"threshold {distance:g}",
+        "gallery": f"threshold {distance:.3f}, calibrated for this gallery",
+        "default": f"threshold {distance:g}, a guess: this gallery is not calibrated; run: edge-stra gallery calibrate",
+    }
+    return distance, lines[origin]

@@ -185,7 +185,7 @@ def reid(
     maker = maker_of(predictor.artifact, embedding_size(predictor))
     # Without --enrol nobody would ever be in a new gallery: its name is a slip.
     with contextlib.closing(open_gallery(uri, maker, create=enrol)) as gallery:
-        limit, line = starting_threshold(gallery) if threshold is None else (threshold, f"threshold {threshold:g}")
+        limit, line = starting_threshold(gallery, threshold)
         view = create_people_view(predictor, detect, gallery, camera, site, enrol, say)
         controls = Controls(limit, THRESHOLD_RANGE, path.stem, (path.stem,), privacy=live.privacy)
         source = open_live_source(live)
