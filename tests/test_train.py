@@ -8,27 +8,31 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from edge_stra.training.augment import augment_batch, draw
+from edge_stra.training.augment import augment_batch, draw, mix_pairs, resize_batch
 from edge_stra.training.distributed import World
 from edge_stra.training.losses import triplet_loss
 from edge_stra.training.order import by_identity, shuffled
 from edge_stra.training.recipe import Augmentation, Recipe, Schedule, Stage, load_recipe, parse_recipe
 from edge_stra.training.run import Place, Run, factor, train
 from edge_stra.training.sets import load_fer, without_duplicates
-from edge_stra.training.tasks import create_task
+from edge_stra.training.tasks import create_task, normalise
+from edge_stra.training.teachers import ask_teachers
 
 from edge_stra.data import list_fer
-from edge_stra.models.weights import read_weights
+from edge_stra.models.random_weights import random_model
+from edge_stra.models.weights import read_weights, save_weights
 from edge_stra.spec import FER_LABELS, DataError, EdgeStraError, ModelError, OutputError
 from edge_stra.synthetic import face_pictures, structured_pictures
 
 FER, REID = "mobilenetv2_stra.fer", "mobilenetv2_stra.reid"
+Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -90,9 +94,13 @@ def losses_of(out: Path) -> list[float]:
 @pytest.mark.slow
 def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbroken_run_ends(faces: Path) -> None:
     recipe = faces / "recipe.json"
-    recipe.write_text(json.dumps(small("fer", stages=[{"epochs": 6, "size": [32, 32]}])))
-    subprocess.run([sys.executable, *command(faces, recipe, faces / "whole")], check=True, capture_output=True)
-    line = command(faces, recipe, faces / "broken", "--checkpoint-seconds", "0")
+    save_weights(random_model(FER), faces / "teacher.safetensors", name=FER)
+    distilled = {"teacher_share": 0.5, "augment": {"degrees": 10, "erase": 0.5, "mix": 0.4}}
+    recipe.write_text(json.dumps(small("fer", stages=[{"epochs": 6, "size": [32, 32]}], **distilled)))
+    teacher = ["--teacher", str(faces / "teacher.safetensors")]
+    line = command(faces, recipe, faces / "whole", *teacher)
+    subprocess.run([sys.executable, *line], check=True, capture_output=True)
+    line = command(faces, recipe, faces / "broken", *teacher, "--checkpoint-seconds", "0")
     process = subprocess.Popen([sys.executable, *line], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not (faces / "broken" / "last.pt").exists():
         assert process.poll() is None
@@ -157,7 +165,7 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
     finish(run_of(recipe, faces, faces / "out"))
     with pytest.raises(OutputError, match="--resume"):
         finish(run_of(recipe, faces, faces / "out"))
-    with pytest.raises(ModelError, match="another recipe or seed"):
+    with pytest.raises(ModelError, match="another recipe, seed or teacher"):
         run_of(recipe | {"batch": 4}, faces, faces / "out").resume()
     (faces / "out" / "last.pt").write_bytes(b"cut off")
     with pytest.raises(ModelError, match="can't be resumed"):
@@ -246,6 +254,79 @@ def test_augmentation_is_seeded_and_does_not_depend_on_how_a_batch_is_shared() -
     assert 0 <= float(whole.min()) <= float(whole.max()) <= 1
 
 
+def test_either_of_two_neighbours_takes_its_share_of_the_other() -> None:
+    values = torch.tensor([[0.0, 8.0], [4.0, 0.0], [1.0, 1.0], [3.0, 5.0]])
+    share = torch.tensor([0.25, 0.0, 0.5, 1.0])
+    expected = torch.tensor([[1.0, 6.0], [4.0, 0.0], [2.0, 3.0], [1.0, 1.0]])
+    assert torch.equal(mix_pairs(values, share), expected)
+    assert torch.equal(mix_pairs(values[2:], share[2:]), expected[2:])  # a process with half of the batch
+    pictures = values.view(4, 2, 1, 1).expand(4, 2, 3, 3)
+    assert torch.equal(mix_pairs(pictures, share)[:, :, 1, 2], expected)
+
+
+def test_shares_of_the_other_picture_are_spread_up_to_the_recipes() -> None:
+    share = draw(1000, Augmentation(mix=0.4), torch.Generator().manual_seed(0)).mix
+    assert 0 <= float(share.min()) < 0.02 and 0.38 < float(share.max()) <= 0.4
+    assert float(share.mean()) == pytest.approx(0.2, abs=0.02)
+    assert not draw(8, Augmentation(), torch.Generator()).mix.any()
+
+
+def test_a_step_mixes_labels_as_it_mixes_pictures(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(small("fer", augment={"mix": 0.4}), faces, faces / "out")
+    seen: dict[str, torch.Tensor] = {}
+    run.learner.register_forward_pre_hook(lambda learner, inputs: seen.update(inputs=inputs[0]))
+    loss = run.task.loss
+
+    def listen(outputs: Outputs, labels: torch.Tensor, world: World) -> dict[str, torch.Tensor]:
+        seen["labels"] = labels
+        return loss(outputs, labels, world)
+
+    monkeypatch.setattr(run.task, "loss", listen)
+    run.prepare(0)
+    chosen = run.task.order(0, 3)[0]
+    run.step(chosen, 0, 10)
+    share = draw(8, run.recipe.augment, torch.Generator().manual_seed(3 * 1_000_003)).mix
+    labels = torch.nn.functional.one_hot(run.task.pictures.labels[chosen], 7).float()
+    assert torch.equal(seen["labels"], mix_pairs(labels, share))
+    assert not torch.equal(seen["labels"], labels)
+    run.recipe = parse_recipe(small("fer"), "test")  # the same draws, and nothing mixed
+    mixed = seen["inputs"]
+    run.step(chosen, 0, 10)
+    assert torch.allclose(mixed, mix_pairs(seen["inputs"], share), atol=1e-5)
+
+
+def test_targets_are_the_label_and_what_teachers_say_of_the_picture_and_its_mirror_image(faces: Path) -> None:
+    recipe = parse_recipe(small("fer", teacher_share=0.25), "test")
+    task = create_task(FER, recipe, faces, 0)
+    files, said = [], []
+    inputs = normalise(resize_batch(task.pictures.pixels.float() / 255, (32, 32)), task.spec.input)
+    for seed in (1, 2):
+        teacher = random_model(FER, seed).eval()
+        files.append(faces / f"{seed}.safetensors")
+        save_weights(teacher, files[-1], name=FER)
+        with torch.inference_mode():
+            said += [teacher(inputs).softmax(1), teacher(inputs.flip(3)).softmax(1)]
+    ask_teachers(task, files, torch.device("cpu"), iter)
+    label = torch.nn.functional.one_hot(task.pictures.labels, 7)
+    assert torch.allclose(task.targets, 0.75 * label + 0.25 * torch.stack(said).mean(0), atol=1e-5)
+    assert len(set(task.teachers)) == 2
+
+
+def test_teachers_and_recipes_that_do_not_belong_together_are_refused(faces: Path) -> None:
+    asking, silent = small("fer", teacher_share=0.5), small("fer")
+    file = faces / "reid.safetensors"
+    save_weights(random_model(REID), file, name=REID)
+    for recipe, paths, message in (
+        (asking, [], "there are 0 teachers and the share is 0.5"),
+        (silent, [file], "there are 1 teachers and the share is 0.0"),
+        (asking, [file], "must be of the task fer, but .* holds mobilenetv2_stra.reid"),
+        (asking, [faces / "none.safetensors"], "no such file"),
+    ):
+        task = create_task(FER, parse_recipe(recipe, "test"), faces, 0)
+        with pytest.raises(ModelError, match=message):
+            ask_teachers(task, paths, torch.device("cpu"), iter)
+
+
 def test_a_zoom_of_48_over_44_shows_44_of_48_pixels() -> None:
     ramp = torch.arange(48.0).expand(1, 1, 48, 48) / 47
     draws = draw(1, Augmentation(mirror=False, zoom=48 / 44), torch.Generator().manual_seed(0))
@@ -302,7 +383,10 @@ def test_the_triplet_loss_has_finite_slopes_where_crops_are_equal() -> None:
 
 
 def test_every_recipe_of_the_package_is_whole() -> None:
-    for name in (f"{task}{kind}" for task in ("fer", "reid") for kind in ("", "_finetune", "_int8", "_paper")):
+    folder = resources.files("edge_stra.training").joinpath("recipes")
+    names = [path.name.removesuffix(".json") for path in folder.iterdir() if path.name.endswith(".json")]
+    assert {"fer", "reid_paper", "fer_distill"} <= set(names)
+    for name in names:
         recipe = load_recipe(name)
         assert recipe.task == name.split("_")[0]
         assert recipe.note
@@ -325,6 +409,9 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"stages": [{"epochs": 2, "size": [0, 4]}]}, "must be \\[height, width\\]"),
         ({"schedule": {"kind": "magic"}}, "one_cycle or steps"),
         ({"identities_per_batch": 3}, "must be a multiple"),
+        ({"teacher_share": 1.5}, "shares, 0 to 1"),
+        ({"augment": {"mix": 0.5}, "batch": 7}, "batch must be even, but is 7"),
+        ({"task": "reid", "teacher_share": 0.5}, "serve the task fer alone"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_named_with_its_entry(change: dict[str, object], message: str) -> None:

@@ -23,6 +23,7 @@ class Draws:
     gain: Tensor  # [B, 1, 1, 1]
     contrast: Tensor  # [B, 1, 1, 1]
     rectangle: Tensor  # [B, 4]: centre y, x and half height, width, in 0..1; nothing is erased where they are 0
+    mix: Tensor  # [B]: the share that the picture's neighbour in the batch takes
 
     def share(self, part: slice) -> Draws:
         return Draws(*(getattr(self, f.name)[part] for f in fields(self)))
@@ -47,7 +48,9 @@ def draw(batch: int, how: Augmentation, random: torch.Generator) -> Draws:
     ]
     gain = uniform(1 - how.brightness, 1 + how.brightness, 1, 1, 1)
     contrast = uniform(1 - how.contrast, 1 + how.contrast, 1, 1, 1)
-    return Draws(torch.stack(rows, 1), gain, contrast, draw_rectangles(batch, how.erase, random))
+    rectangles = draw_rectangles(batch, how.erase, random)
+    mix = torch.rand(batch, generator=random) * how.mix
+    return Draws(torch.stack(rows, 1), gain, contrast, rectangles, mix)
 
 
 def draw_rectangles(batch: int, chance: float, random: torch.Generator) -> Tensor:
@@ -86,3 +89,13 @@ def erase(pictures: Tensor, rectangle: Tensor) -> Tensor:
     columns = (x - rectangle[:, 1:2]).abs() < rectangle[:, 3:]  # (b, w)
     inside = (rows[:, :, None] & columns[:, None])[:, None]
     return torch.where(inside, pictures.mean(dim=(2, 3), keepdim=True), pictures)
+
+
+def mix_pairs(values: Tensor, share: Tensor) -> Tensor:
+    """[B, ...] -> the same: of each pair of neighbours, either takes `share` [B] of the other. B is even.
+
+    Neighbours are strangers, since an epoch's order is random, and stay together when processes share a batch.
+    Source: mixup, arXiv 1710.09412; the share is uniform from 0 to the recipe's `mix`, where mixup has a beta's.
+    """
+    others = values.view(-1, 2, *values.shape[1:]).flip(1).reshape(values.shape)
+    return values.lerp(others, share.view(-1, *[1] * (values.ndim - 1)))

@@ -26,6 +26,7 @@ class Augmentation:
     brightness: float = 0.0  # gain
     contrast: float = 0.0
     erase: float = 0.0  # chance of one erased rectangle
+    mix: float = 0.0  # at most this share of another picture, and of its label, mixed in; fer alone
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Recipe:
     diversity_weight: float = 1.0  # the paper's for both tasks
     triplet_weight: float = 0.0
     identities_per_batch: int = 0  # 0: plain shuffling; else this many identities, batch / identities crops of each
+    teacher_share: float = 0.0  # of the target: what `--teacher` says; the label is the rest of it; fer alone
     dropout: float = 0.0
     ema_decay: float = 0.0  # 0: no moving average
     precision: str = "bf16"  # bf16: mixed, weights in float32 | fp32
@@ -132,6 +134,12 @@ def parse_recipe(data: Any, name: str) -> Recipe:
             f"{name}: batch must be a multiple of identities_per_batch, but {recipe.batch} is none of "
             f"{recipe.identities_per_batch}"
         )
+    if recipe.teacher_share > 1 or recipe.augment.mix > 1:
+        raise ModelError(f"{name}: teacher_share and mix are shares, 0 to 1, but one of them is above 1")
+    if recipe.task == "reid" and (recipe.teacher_share or recipe.augment.mix):
+        raise ModelError(f"{name}: teacher_share and mix serve the task fer alone, but the task is reid")
+    if recipe.augment.mix and recipe.batch % 2:
+        raise ModelError(f"{name}: mix takes pictures in pairs, so batch must be even, but is {recipe.batch}")
     return recipe
 
 

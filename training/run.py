@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edge_stra.training.augment import augment_batch, draw
+from edge_stra.training.augment import augment_batch, draw, mix_pairs
 from edge_stra.training.distributed import World, average_over, share_norms
 from edge_stra.training.qat import plain_state
 from edge_stra.training.recipe import Recipe, Schedule
@@ -117,6 +117,7 @@ class Run:
             "history": self.history,
             "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
             "seed": self.seed,
+            "teachers": list(self.task.teachers),
         }
         temporary = self.file.with_suffix(".tmp")
         torch.save(state, temporary)
@@ -127,9 +128,9 @@ class Run:
         try:
             state = torch.load(self.file, self.world.device, weights_only=True)
             same = json.loads(state["recipe"]) == json.loads(json.dumps(asdict(self.recipe)))
-            if not (same and state["seed"] == self.seed):
+            if not (same and state["seed"] == self.seed and state.get("teachers", []) == list(self.task.teachers)):
                 raise ModelError(
-                    f"{self.file} belongs to a run with another recipe or seed; give those, or another --out"
+                    f"{self.file} belongs to a run with another recipe, seed or teacher; give those, or another --out"
                 )
             self.learner.load_state_dict(state["learner"])
         except UNREADABLE as error:
@@ -160,12 +161,15 @@ class Run:
             group["lr"] = rate
         step_seed = self.seed * 1_000_003 + position
         torch.manual_seed(step_seed + world.rank * 7_919)  # dropout: a process of its own, the same after a resume
-        draws = draw(len(chosen), recipe.augment, torch.Generator().manual_seed(step_seed))
         share = world.share(len(chosen))
+        draws = draw(len(chosen), recipe.augment, torch.Generator().manual_seed(step_seed))
+        draws = draws.share(share).to(world.device)
         pixels = self.task.pictures.pixels[chosen[share]].to(world.device).float() / 255
-        labels = self.task.pictures.labels[chosen[share]].to(world.device)
+        labels = self.task.targets[chosen[share]].to(world.device)
         size = recipe.stage_of(self.epoch).size
-        inputs = normalise(augment_batch(pixels, size, draws.share(share).to(world.device)), self.task.spec.input)
+        inputs = normalise(augment_batch(pixels, size, draws), self.task.spec.input)
+        if recipe.augment.mix:
+            inputs, labels = mix_pairs(inputs, draws.mix), mix_pairs(labels, draws.mix)
         with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             outputs = self.forward(inputs)
         parts = self.task.loss(outputs, labels, world)

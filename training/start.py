@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch.distributed as dist
 from edge_stra.training.distributed import join
 from edge_stra.training.recipe import load_recipe
 from edge_stra.training.run import BEST, Place, Run, train
-from edge_stra.training.sets import Progress
 from edge_stra.training.tasks import create_task
+from edge_stra.training.teachers import ask_teachers
 from torch.utils.tensorboard import SummaryWriter
 
 from edge_stra.models.registry import get_spec
@@ -25,13 +25,14 @@ def start(
     data: Path,
     out: Path,
     init: Path | None,
+    teachers: list[Path],
     held: int,
     seed: int,
     resume: bool,
     device: str,
     checkpoint_seconds: float,
     say: Callable[[str], None],
-    bar: Progress,
+    bar: Callable[[str], Callable[[list[Any]], Iterable[Any]]],
 ) -> dict[str, Any] | None:
     """Trains; returns {"model", "score", "weights"} on the process that leads, None on the others.
 
@@ -42,7 +43,10 @@ def start(
     try:
         if recipe.batch % world.size:
             raise ModelError(f"the recipe's batch of {recipe.batch} must be a multiple of the {world.size} processes")
-        task = create_task(model, recipe, data, held, bar if world.leads else iter)
+        if recipe.augment.mix and recipe.batch % (2 * world.size):
+            raise ModelError(f"mix takes pairs, so batch must be a multiple of {2 * world.size}, but is {recipe.batch}")
+        task = create_task(model, recipe, data, held, bar("reading pictures") if world.leads else iter)
+        ask_teachers(task, teachers, world.device, bar("asking teachers") if world.leads else iter)
         run = Run(task, world, Place(out, checkpoint_seconds), seed, init)
         if world.leads:
             out.mkdir(parents=True, exist_ok=True)

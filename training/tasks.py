@@ -71,6 +71,8 @@ class Task(ABC):
     """What is learnt, from which pictures."""
 
     pictures: Pictures
+    targets: Tensor  # [N] int64 labels, or [N, classes] float32 probabilities, of the pictures
+    teachers: tuple[str, ...] = ()  # SHA-256 of the weights that had a say in the targets
     summary: str  # of the data, for people
 
     def __init__(self, model: str, recipe: Recipe) -> None:
@@ -100,7 +102,7 @@ class Task(ABC):
         return steps
 
     def loss(self, outputs: tuple[Tensor, Tensor, Tensor], labels: Tensor, world: World) -> dict[str, Tensor]:
-        """The parts of the loss, weighted; their sum is minimised. `labels` [B] of this process's share."""
+        """The parts of the loss, weighted; their sum is minimised. `labels`: this process's share of `targets`."""
         logits, features, diversity = outputs
         recipe = self.recipe
         parts = {
@@ -128,6 +130,9 @@ class FerTask(Task):
     def __init__(self, model: str, recipe: Recipe, data: Path) -> None:
         super().__init__(model, recipe)
         self.pictures, self.held_out = load_fer(data, recipe.stored)
+        self.targets = self.pictures.labels
+        if recipe.teacher_share or recipe.augment.mix:
+            self.targets = functional.one_hot(self.targets, len(self.spec.labels)).float()
         self.summary = f"{len(self.pictures)} training and {len(self.held_out)} validation pictures"
 
     def create_learner(self) -> Learner:
@@ -148,6 +153,7 @@ class ReidTask(Task):
         names, labels = np.unique(crops.identities, return_inverse=True)
         self.identities = len(names)
         self.pictures = Pictures(read_crops(crops, recipe.stored, progress), torch.from_numpy(labels))
+        self.targets = self.pictures.labels
         self.query: tuple[Tensor, Crops] | None = None
         self.gallery: tuple[Tensor, Crops] | None = None
         if held_crops is not None:

@@ -17,6 +17,8 @@ from edge_stra.commands.common import PathType, bar, emit, say
 @click.option("--model", help="A name that `edge-stra models` lists. Default: mobilenetv2_stra.TASK.")
 @click.option("--recipe", help="A recipe of the package, or a .json file. Default: the one named like the task.")
 @click.option("--init", type=PathType, help="ImageNet features, or weights of the same model, to start from.")
+@click.option("--teacher", "teachers", type=PathType, multiple=True,
+              help="fer: trained weights that have a say in the target, as the recipe has it. Repeatable.")  # fmt: skip
 @click.option("--hold-out", type=click.IntRange(0), default=100, show_default=True,
               help="reid: identities left out of training, to choose by. 0 trains on all.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -32,6 +34,7 @@ def train(
     model: str | None,
     recipe: str | None,
     init: Path | None,
+    teachers: tuple[Path, ...],
     hold_out: int,
     seed: int,
     resume: bool,
@@ -60,8 +63,8 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     result = start(
-        model or f"mobilenetv2_stra.{task}", recipe or task, data, out, init, hold_out, seed, resume, device,
-        checkpoint_seconds, say, bar("reading pictures"),
+        model or f"mobilenetv2_stra.{task}", recipe or task, data, out, init, list(teachers), hold_out, seed, resume,
+        device, checkpoint_seconds, say, bar,
     )  # fmt: skip
     if result is not None:
         text = f"best {result['score']:.2f} %" if result["score"] is not None else "trained; nothing was held out"

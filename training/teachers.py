@@ -1,0 +1,64 @@
+"""Distillation: what trained networks say of the training pictures, as a part of the target.
+
+Labels of FER2013 are noisy, and a network that has learnt them answers differently for a face and its mirror image.
+The mean over both, and over several networks, is steadier; a student that is asked for that mean, whatever it is shown,
+learns to be as steady alone. Sources: Hinton, Vinyals, Dean, arXiv 1503.02531, at temperature 1; Furlanello
+et al., "Born Again Neural Networks", arXiv 1805.04770.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from edge_stra.training.augment import resize_batch
+from edge_stra.training.tasks import EVALUATION_BATCH, Task, normalise
+from torch import Tensor, nn
+
+from edge_stra.loading import load_model
+from edge_stra.models.registry import get_spec
+from edge_stra.models.weights import weights_model
+from edge_stra.spec import ModelError
+
+Bar = Callable[[list[Tensor]], Iterable[Tensor]]
+
+
+def ask_teachers(task: Task, paths: list[Path], device: torch.device, bar: Bar) -> None:
+    """Puts the teachers' share into the task's targets.
+
+    Raises ModelError for teachers of another task, and for teachers without a recipe that asks them or the reverse.
+    """
+    share = task.recipe.teacher_share
+    if bool(paths) != bool(share):
+        raise ModelError(
+            f"--teacher and a recipe's teacher_share belong together, but there are {len(paths)} teachers and the "
+            f"share is {share}"
+        )
+    if not paths:
+        return
+    loaded = [load_teacher(path, task) for path in paths]
+    task.teachers = tuple(sha256 for _, sha256 in loaded)
+    task.targets = task.targets.lerp(opinions([network for network, _ in loaded], task, device, bar), share)
+
+
+def load_teacher(path: Path, task: Task) -> tuple[nn.Module, str]:
+    """A network of the task, and the hash of its weights. Raises ModelError for any other."""
+    name = weights_model(path) or task.spec.name
+    if get_spec(name).task != task.spec.task:
+        raise ModelError(f"a teacher must be of the task {task.spec.task}, but {path} holds {name}")
+    network, weights = load_model(name, str(path))
+    return network, weights["sha256"]
+
+
+@torch.inference_mode()
+def opinions(teachers: list[nn.Module], task: Task, device: torch.device, bar: Bar) -> Tensor:
+    """Mean probabilities [N, classes], float32, of each of the task's pictures and its mirror image by each teacher."""
+    size = task.recipe.stages[-1].size
+    teachers = [t.to(device, memory_format=torch.channels_last).eval() for t in teachers]  # type: ignore[call-overload]
+    parts = []
+    for pixels in bar(list(torch.split(task.pictures.pixels, EVALUATION_BATCH))):
+        inputs = normalise(resize_batch(pixels.to(device).float() / 255, size), task.spec.input)
+        answers = [teacher(shown).softmax(1) for shown in (inputs, inputs.flip(3)) for teacher in teachers]
+        parts.append(torch.stack(answers).mean(0).cpu())
+    return torch.cat(parts)
