@@ -36,6 +36,7 @@ The strip is as high as the map needs: one strip for a small map, four rows for 
 
  5. The scale gamma of that BN goes into the value conv; z is taken back from gamma * z where modes meet,
     and <z, s> is taken with z / gamma.
+ 6. The scales of both gates' BN are multiplied into z and z', which are D numbers, not into <z, s>, which is N.
 """
 
 from __future__ import annotations
@@ -193,6 +194,7 @@ class FastModeAttention(nn.Module):
     first_shift: Tensor
     second_scale: Tensor
     second_shift: Tensor
+    overlap_scale: Tensor
     gamma: Tensor | None
     inverse: Tensor | None
     beta: Tensor | None
@@ -209,13 +211,15 @@ class FastModeAttention(nn.Module):
         self.register_buffer("mask_bias", bias.view(groups, 1, self.hidden))
         weight, _ = fold_batch_norm(last, last_norm)  # type: ignore[arg-type]
         self.register_buffer("mask_weight", weight.view(groups, 1, self.hidden).transpose(1, 2).contiguous())
+        gamma = gamma.view(groups, 1, depth)
         for name, norm in (("first", mode.first_norm), ("second", mode.second_norm)):
-            scale, shift = affine_of(norm)
-            self.register_buffer(f"{name}_scale", scale.view(groups, 1, 1))
-            self.register_buffer(f"{name}_shift", shift.view(groups, 1, 1))
+            scale, shift = (value.view(groups, 1, 1) for value in affine_of(norm))
+            self.register_buffer(f"{name}_scale", scale / gamma)  # step 6, and what step 5 put into S
+            self.register_buffer(f"{name}_shift", shift)
+        self.register_buffer("overlap_scale", scale)
         scaled = not bool((gamma == 1).all())
-        self.register_buffer("gamma", gamma.view(groups, 1, depth) if scaled else None)
-        self.register_buffer("inverse", 1 / gamma.view(groups, 1, depth) if scaled else None)
+        self.register_buffer("gamma", gamma if scaled else None)
+        self.register_buffer("inverse", 1 / gamma if scaled else None)
         self.register_buffer("beta", None if beta is None else beta.view(groups, 1, depth))
 
     def forward(self, local: Tensor, hidden: Tensor) -> Tensor:
@@ -225,15 +229,14 @@ class FastModeAttention(nn.Module):
         scaled_z = (mask.reshape(groups, nodes, 1) * local).sum(dim=1, keepdim=True)  # gamma * z, (g, 1, d)
         z = scaled_z if self.inverse is None else scaled_z * self.inverse
         mixed = self.interact(z)  # z', (g, 1, d)
-        pair = concat([z, mixed], 1)  # (g, 2, d)
-        over_gamma = pair if self.inverse is None else pair * self.inverse
-        along = local @ over_gamma.transpose(1, 2)  # <z, s> and <z', s>, (g, n, 2)
-        overlap = (mixed * z).sum(dim=2, keepdim=True)  # <z', z>, (g, 1, 1)
-        gate = torch.sigmoid(along[..., :1] * self.first_scale + self.first_shift)  # r, (g, n, 1)
-        mixed_gate = torch.sigmoid((along[..., 1:] + gate * overlap) * self.second_scale + self.second_shift)
-        gates, vectors = [gate, mixed_gate], [pair if self.gamma is None else pair * self.gamma]
+        pair = concat([z * self.first_scale, mixed * self.second_scale], 1)  # (g, 2, d)
+        along = local @ pair.transpose(1, 2)  # <z, s> and <z', s>, each times the scale of its gate, (g, n, 2)
+        overlap = (mixed * (z * self.overlap_scale)).sum(dim=2, keepdim=True)  # <z', z> likewise, (g, 1, 1)
+        gate = torch.sigmoid(along[..., :1] + self.first_shift)  # r, (g, n, 1)
+        mixed_gate = torch.sigmoid(along[..., 1:] + gate * overlap + self.second_shift)
+        gates, vectors = [gate, mixed_gate], [scaled_z, mixed if self.gamma is None else mixed * self.gamma]
         if self.beta is not None:
-            gates.append(torch.ones_like(self.first_scale).expand(groups, nodes, 1))
+            gates.append(torch.ones_like(self.first_shift).expand(groups, nodes, 1))
             vectors.append(self.beta)
         return concat(gates, 2) @ concat(vectors, 1)  # (g, n, d)
 
