@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_stra.confusion import draw_confusion
 from edge_stra.data import list_fer
+from edge_stra.embeddings import unit_rows
 from edge_stra.identities import JUNK, Crops, list_crops
 from edge_stra.matches import draw_matches
 from edge_stra.ranking import RANKS, rank
@@ -134,12 +135,6 @@ def list_market(folder: Path) -> tuple[Crops, Crops]:
                 "folders; name the crops so, without folders between"
             )
     return query, gallery.take(gallery.identities != JUNK)
-
-
-def unit_rows(vectors: Array) -> Array:
-    """Rows of length 1 (a row of zeros stays): quantized models give lengths a little beside 1."""
-    result: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return result
 
 
 def accuracy(chosen: NDArray[np.int64], truth: NDArray[np.int64]) -> float:

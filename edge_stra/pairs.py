@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.embeddings import unit_rows
 from edge_stra.identities import DISTRACTOR
 from edge_stra.spec import DataError
 
@@ -53,15 +54,6 @@ class Searches:
     people: tuple[int, ...]
     entries: int
     identities: NDArray[np.int64]
-
-
-def unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Embeddings [N, K] scaled to length 1, float32. Raises DataError where one has no direction."""
-    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=-1, keepdims=True)
-    if embeddings.ndim != 2 or not np.isfinite(lengths).all() or not (lengths > 0).all():
-        raise DataError("embeddings must be rows of finite numbers that are not all 0, but one is not; embed it again")
-    unit: NDArray[np.float32] = (embeddings / lengths).astype(np.float32)
-    return unit
 
 
 def distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge_stra import pairs
 from edge_stra.cli import Commands
 from edge_stra.commands.gallery_calibrate import calibrate as command
+from edge_stra.embeddings import unit_rows
 from edge_stra.gallery.open import open_gallery
 from edge_stra.pairs import (
     PairCounts,
@@ -31,7 +32,6 @@ from edge_stra.pairs import (
     run_searches,
     search_threshold,
     share,
-    unit_rows,
     wilson,
 )
 from edge_stra.pairs_svg import draw_curves

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.embeddings import unit_rows
 from edge_stra.gallery.store import Entry, Maker
 from edge_stra.spec import DataError, GalleryError
 
@@ -59,18 +60,12 @@ def checked_name(what: str, name: str, empty: bool = False) -> str:
     return name
 
 
-def unit_rows(embeddings: Sequence[NDArray[np.float32]], dimension: int) -> NDArray[np.float32]:
+def checked_rows(embeddings: Sequence[NDArray[np.float32]], dimension: int) -> NDArray[np.float32]:
     """Embeddings as rows of length 1, float32 [n, K]. Raises DataError for another shape, zero, NaN, infinity."""
     for embedding in embeddings:
         if np.shape(embedding) != (dimension,):
             raise DataError(f"an embedding must have {dimension} numbers here, but has {list(np.shape(embedding))}")
-    rows = np.array(embeddings, np.float64).reshape(-1, dimension)
-    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
-    if not (np.isfinite(largest) & (largest > 0)).all():
-        raise DataError("an embedding must be finite numbers, not all zero, but one is not; embed the picture again")
-    rows = rows / largest  # so that the squares of tiny and huge numbers don't leave the range
-    result: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return result
+    return unit_rows(np.array(embeddings, np.float64).reshape(-1, dimension))
 
 
 def checked_entries(entries: Sequence[Entry], dimension: int) -> list[Entry]:
@@ -78,7 +73,7 @@ def checked_entries(entries: Sequence[Entry], dimension: int) -> list[Entry]:
     if len(entries) > MAX_ADD:
         raise DataError(f"one add takes at most {MAX_ADD} embeddings, but got {len(entries)}; add them in batches")
     kept = []
-    for entry, row in zip(entries, unit_rows([e.embedding for e in entries], dimension), strict=True):
+    for entry, row in zip(entries, checked_rows([e.embedding for e in entries], dimension), strict=True):
         check_time(entry.time_s)
         identity = checked_name("identity", entry.identity)
         camera, site = checked_name("camera", entry.camera, True), checked_name("site", entry.site, True)

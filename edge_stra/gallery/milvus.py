@@ -28,7 +28,7 @@ from edge_stra.gallery.checks import (
     check_time,
     checked_entries,
     checked_name,
-    unit_rows,
+    checked_rows,
 )
 from edge_stra.gallery.open import milvus_credentials
 from edge_stra.gallery.store import Entry, Maker, Match
@@ -92,7 +92,7 @@ class MilvusGallery:
 
     def search(self, embedding: NDArray[np.float32], k: int = 5, site: str | None = None) -> list[Match]:
         check_k(k)
-        (unit,) = unit_rows([embedding], self.maker.dimension)
+        (unit,) = checked_rows([embedding], self.maker.dimension)
         places: dict[str, Any] = {}
         if site is not None:
             places["partition_names"] = [partition_name(checked_name("site", site, True))]

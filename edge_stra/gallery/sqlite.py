@@ -21,7 +21,7 @@ from edge_stra.gallery.checks import (
     check_time,
     checked_entries,
     checked_name,
-    unit_rows,
+    checked_rows,
 )
 from edge_stra.gallery.matrix import Matrix
 from edge_stra.gallery.sqlite_file import ended, open_file, told
@@ -60,7 +60,7 @@ class SqliteGallery:
 
     def search(self, embedding: NDArray[np.float32], k: int = 5, site: str | None = None) -> list[Match]:
         check_k(k)
-        (unit,) = unit_rows([embedding], self.maker.dimension)
+        (unit,) = checked_rows([embedding], self.maker.dimension)
         with told(self._module, self.path), self._reading():
             matrix = self._current()
             code = None if site is None else self._site_codes.get(checked_name("site", site, True), -1)
