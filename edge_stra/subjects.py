@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import open_artifact
+from edge_stra.mirror import Mirrored, both_ways
 from edge_stra.preprocess import load_input
 from edge_stra.shipped import shipped_weights
 from edge_stra.spec import ArtifactError, InputSpec, ModelError, ModelSpec
@@ -78,46 +80,52 @@ def batched(function: Callable[[Array], NDArray[Any]], pixels: InputSpec) -> Row
     return rows
 
 
-def open_subject(source: str, model: str | None = None, threads: int = 1) -> Subject:
+def open_subject(source: str, model: str | None = None, threads: int = 1, mirror: bool = False) -> Subject:
     """An artifact, a checkpoint (.safetensors, .pt, .pth), or a model's name for its shipped weights.
 
-    `model` names the model of a checkpoint that does not say it itself. Raises ArtifactError, ModelError,
-    MissingError.
+    `model` names the model of a checkpoint that does not say it itself; with `mirror` each output is the mean of the
+    picture's and of its mirror image's. Raises ArtifactError, ModelError, MissingError.
     """
-    return OPENERS.get(Path(source).suffix, open_shipped)(source, model, threads)
+    return OPENERS.get(Path(source).suffix, open_shipped)(source, model, threads, mirror)
 
 
-def open_file(source: str, model: str | None, threads: int) -> Subject:
+def open_file(source: str, model: str | None, threads: int, mirror: bool = False) -> Subject:
     """An artifact, one predictor for each thread: runtimes let go of Python's lock while they run, as OpenCV does."""
     artifact = open_artifact(Path(source))
+    load = TARGETS[artifact.target].load_predictor()
 
-    def serve(predictor: Any) -> Callable[[Path], Array]:
+    def serve() -> Callable[[Path], Array]:
+        predictor = Mirrored(load(artifact)) if mirror else load(artifact)
         return lambda path: predictor(load_input(path, artifact.spec.input))[0]  # (k,)
 
-    load = TARGETS[artifact.target].load_predictor()
-    return Subject(artifact.spec, artifact.path.name, threaded([serve(load(artifact)) for _ in range(max(1, threads))]))
+    label = labelled(artifact.path.name, mirror)
+    return Subject(artifact.spec, label, threaded([serve() for _ in range(max(1, threads))]))
 
 
-def open_checkpoint(source: str, model: str | None, threads: int) -> Subject:
+def labelled(name: str, mirror: bool) -> str:
+    return f"{name}, with mirror images" if mirror else name
+
+
+def open_checkpoint(source: str, model: str | None, threads: int, mirror: bool) -> Subject:
     from edge_stra.models.weights import weights_model
 
     path = Path(source)
     name = weights_model(path) or model
     if name is None:
         raise ModelError(f"{path} must say which model its weights are of, but does not; name it with --model")
-    return torch_subject(name, source, path.name, threads)
+    return torch_subject(name, source, path.name, threads, mirror)
 
 
-def open_shipped(source: str, model: str | None, threads: int) -> Subject:
+def open_shipped(source: str, model: str | None, threads: int, mirror: bool) -> Subject:
     if shipped_weights(source) is None:
         raise ModelError(
             f"{source!r} must be an artifact ({', '.join(ARTIFACTS)}), a checkpoint (.safetensors, .pt, .pth) or a "
             "model whose weights are shipped, but is none of them; `edge-stra models` lists the models"
         )
-    return torch_subject(source, None, f"{source}, shipped weights", threads)
+    return torch_subject(source, None, f"{source}, shipped weights", threads, mirror)
 
 
-def torch_subject(name: str, weights: str | None, label: str, threads: int) -> Subject:
+def torch_subject(name: str, weights: str | None, label: str, threads: int, mirror: bool) -> Subject:
     """The network as PyTorch runs it, in float32. Sets the number of torch's threads for the whole process."""
     import torch
 
@@ -134,7 +142,8 @@ def torch_subject(name: str, weights: str | None, label: str, threads: int) -> S
         return result
 
     spec = get_spec(name)
-    return Subject(spec, label, batched(forward, spec.input))
+    function = partial(both_ways, spec, forward) if mirror else forward
+    return Subject(spec, labelled(label, mirror), batched(function, spec.input))
 
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth")

@@ -22,6 +22,7 @@ from edge_stra.loading import load_model
 from edge_stra.masks import find_masks, grid_of
 from edge_stra.models.attention import StRA
 from edge_stra.shipped import shipped_artifact
+from edge_stra.synthetic import face_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +145,24 @@ def test_the_gallery_is_not_written_over(video: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["demo", "reid", *options, "--overwrite"])
     assert result.exit_code == 1 and "read by this command" in result.stderr
     assert (tmp_path / "people.db").read_text() == "kept"
+
+
+def test_with_flip_average_a_face_and_its_mirror_image_are_answered_alike(exported: Exported, tmp_path: Path) -> None:
+    (face,) = face_pictures(1, (88, 88), seed=3)
+    face[:, : face.shape[1] // 2] //= 2  # lit from one side
+    for name, picture in (("a.png", face), ("b.png", face[:, ::-1])):
+        cv2.imwrite(str(tmp_path / name), picture)
+    words = [tmp_path, "--model", exported.path, "--detector", "none", "--smooth", "0", "--jsonl", "-"]
+    apart = []
+    for more in ([], ["--flip-average"]):
+        _, said, _ = demo(*words, *more)
+        one, other = (json.loads(line)["rows"][0]["probabilities"] for line in said.splitlines())
+        apart.append(max(abs(one[label] - other[label]) for label in one))
+    assert apart[0] > 0.005 and apart[1] <= 1e-4
+    options = [str(tmp_path / "a.png"), "--detector", "none", "--flip-average", "--json"]
+    done = CliRunner().invoke(main, ["run", str(exported.path), *options])
+    ((row,),) = (r["faces"] for r in json.loads(done.stdout))
+    assert max(abs(row["probabilities"][label] - one[label]) for label in one) <= 1e-4
 
 
 def test_rows_of_a_folder_name_their_pictures(exported: Exported, tmp_path: Path) -> None:

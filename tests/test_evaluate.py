@@ -24,6 +24,7 @@ from edge_stra.cli import main
 from edge_stra.confusion import draw_confusion, shade
 from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures, list_market
 from edge_stra.matches import ASKED, RIGHT, WRONG
+from edge_stra.mirror import both_ways
 from edge_stra.models.random_weights import random_model
 from edge_stra.models.registry import create_model, get_spec
 from edge_stra.models.weights import save_weights, weights_model
@@ -238,6 +239,30 @@ def test_an_artifact_gives_on_threads_what_it_gives_alone(exported: Exported, tm
         assert np.array_equal(open_subject(str(exported.path), threads=threads).embed(paths), alone)
 
 
+def test_with_mirror_images_an_output_is_the_mean_of_both(exported: Exported, tmp_path: Path) -> None:
+    """The same for an artifact and for PyTorch; for embeddings the mean has length 1 again."""
+    paths = listed(tmp_path / "p", 3)
+    mirrored = [tmp_path / "p" / f"{path.stem}_m.png" for path in paths]
+    for path, other in zip(paths, mirrored, strict=True):
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        cv2.imwrite(str(other), picture[:, ::-1])
+    for source in (str(exported.path), FER):
+        alone = open_subject(source)
+        mean = (alone.embed(paths) + alone.embed(mirrored)) / 2
+        both = open_subject(source, mirror=True)
+        assert "with mirror images" in both.label
+        assert np.abs(both.embed(paths) - mean).max() < ENGINE_TOLERANCE
+        assert np.abs(both.embed(paths) - alone.embed(paths)).max() > 100 * ENGINE_TOLERANCE
+    one, two = np.float32([[3, 4]]) / 5, np.float32([[4, 3]]) / 5
+    answers = iter([one, two])
+    seen: list[Array] = []
+    crop = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    together = both_ways(get_spec(REID), lambda x: (seen.append(x), next(answers))[1], crop)
+    assert np.allclose(together, np.sqrt(0.5))
+    assert seen[1].ravel().tolist() == [3, 4, 5, 0, 1, 2]
+
+
 def test_a_checkpoint_gives_what_its_artifact_gives(exported: Exported, tmp_path: Path) -> None:
     """More pictures than a batch. The shipped weights by name, from a copy that says its model, and the artifact."""
     paths = listed(tmp_path / "p", BATCH + 3)
@@ -424,7 +449,7 @@ def test_the_exit_code_follows_the_limits(faces: Path, market: Path, monkeypatch
         "r": pointing(),
         "r0": pointing({"0000_c3s1_000001_00": 170}),
     }
-    monkeypatch.setattr(subjects, "open_subject", lambda source, model, threads: known[source])
+    monkeypatch.setattr(subjects, "open_subject", lambda source, model, threads, mirror=False: known[source])
     fer = ["--data", faces, "--baseline", "f0"]
     reid = ["--data", market, "--baseline", "r0"]
     cases: list[tuple[list[Any], str]] = [

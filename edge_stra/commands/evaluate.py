@@ -19,6 +19,11 @@ from edge_stra.spec import OutputError, ParityError
 @click.option("--min-accuracy", type=float, help="Exit code 1 below this accuracy, in percent (expression).")
 @click.option("--min-map", type=float, help="Exit code 1 below this mAP, in percent (re-identification).")
 @click.option("--max-drop", type=float, help="Exit code 1 above this drop from --baseline, in points.")
+@click.option(
+    "--flip-average",
+    is_flag=True,
+    help="See each picture and its mirror image, and take the mean; the baseline does not.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Default: one for each CPU.")
 @click.option("--picture", type=PathType, help="Draw the result into this .png: confusion matrix, or nearest crops.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
@@ -30,6 +35,7 @@ def evaluate(
     min_accuracy: float | None,
     min_map: float | None,
     max_drop: float | None,
+    flip_average: bool,
     threads: int | None,
     picture: Path | None,
     as_json: bool,
@@ -59,7 +65,7 @@ def evaluate(
     if picture is not None:
         check_picture_path(picture)
     workers = threads or os.cpu_count() or 1
-    subject = open_subject(source, model, workers)
+    subject = open_subject(source, model, workers, flip_average)
     if subject.spec.task != "fer" and min_accuracy is not None:
         raise click.UsageError(f"--min-accuracy is for expression models, but {subject.label} is none; give --min-map")
     if subject.spec.task != "reid" and min_map is not None:
