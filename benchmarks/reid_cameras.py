@@ -33,10 +33,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import sha256_of
+from edge_stra.embeddings import unit_rows
 from edge_stra.gallery.open import open_gallery
 from edge_stra.gallery.store import Entry, Gallery, Maker
 from edge_stra.identities import DISTRACTOR, Crops, list_crops
-from edge_stra.pairs import calibrate, count_pairs, run_searches, share, spread, unit_rows
+from edge_stra.pairs import calibrate, count_pairs, run_searches, share, spread
 from edge_stra.reid_view import MATCHES
 from edge_stra.sightings import Sighting
 from edge_stra.spec import DataError

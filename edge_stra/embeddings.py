@@ -1,4 +1,4 @@
-"""What every user of embeddings does with them first: rows of length 1, whatever the model left them at."""
+"""What many do with embeddings first: rows of length 1, whatever the model left them at."""
 
 from __future__ import annotations
 

@@ -85,7 +85,13 @@ def evaluate_reid(subject: Subject, data: Path, baseline: Subject | None = None,
     query, gallery = list_market(data)
 
     def measure(model: Subject) -> tuple[Array, Array, dict[str, Any]]:
-        vectors = unit_rows(model.embed(query.paths + gallery.paths, bars(model.label)))
+        paths = query.paths + gallery.paths
+        vectors = model.embed(paths, bars(model.label))
+        if not (directed := vectors.any(axis=1)).all():
+            raise ArtifactError(
+                f"{model.label} must tell people apart, but gives zeros for {paths[int(directed.argmin())]}"
+            )
+        vectors = unit_rows(vectors)
         asked, shown = vectors[: len(query)], vectors[len(query) :]
         return asked, shown, rank(asked, query, shown, gallery)
 

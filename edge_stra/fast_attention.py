@@ -186,7 +186,7 @@ class FastInteraction(nn.Module):
 
 
 class FastModeAttention(nn.Module):
-    """Both passes of mode attention on S [G, N, D] and the mask's hidden values [G, N, h] (steps 1, 4, 5)."""
+    """Both passes of mode attention on S [G, N, D] and the mask's hidden values [G, N, h] (steps 1, 4, 5, 6)."""
 
     mask_bias: Tensor
     mask_weight: Tensor
@@ -216,7 +216,8 @@ class FastModeAttention(nn.Module):
             scale, shift = (value.view(groups, 1, 1) for value in affine_of(norm))
             self.register_buffer(f"{name}_scale", scale / gamma)  # step 6, and what step 5 put into S
             self.register_buffer(f"{name}_shift", shift)
-        self.register_buffer("overlap_scale", scale)
+            if name == "second":
+                self.register_buffer("overlap_scale", scale)
         scaled = not bool((gamma == 1).all())
         self.register_buffer("gamma", gamma if scaled else None)
         self.register_buffer("inverse", 1 / gamma if scaled else None)

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.embeddings import unit_rows
 from edge_stra.faces import Predicts
 from edge_stra.spec import ModelSpec
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def both_ways(spec: ModelSpec, function: Function, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean output [N, K] for inputs [N, H, W, 3] and their mirror images; embeddings have length 1 again."""
+def both_ways(function: Function, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean output [N, K] for inputs [N, H, W, 3] and their mirror images: of logits, or of embeddings.
+
+    A mean of embeddings is shorter than 1; all that compares them looks at directions.
+    """
     mean: NDArray[np.float32] = (function(x) + function(np.ascontiguousarray(x[:, :, ::-1]))) / np.float32(2)
-    return unit_rows(mean) if spec.output == "embedding" else mean
+    return mean
 
 
 @dataclass(frozen=True)
@@ -32,4 +34,4 @@ class Mirrored:
         return self.predictor.spec
 
     def __call__(self, x: NDArray[np.float32], /) -> NDArray[np.float32]:
-        return both_ways(self.spec, self.predictor, x)
+        return both_ways(self.predictor, x)

@@ -142,7 +142,7 @@ def torch_subject(name: str, weights: str | None, label: str, threads: int, mirr
         return result
 
     spec = get_spec(name)
-    function = partial(both_ways, spec, forward) if mirror else forward
+    function = partial(both_ways, forward) if mirror else forward
     return Subject(spec, labelled(label, mirror), batched(function, spec.input))
 
 

@@ -23,7 +23,7 @@ from edge_stra.training.recipe import Augmentation, Recipe, Schedule, Stage, loa
 from edge_stra.training.run import Place, Run, factor, train
 from edge_stra.training.sets import load_fer, without_duplicates
 from edge_stra.training.tasks import create_task, normalise
-from edge_stra.training.teachers import ask_teachers
+from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 
 from edge_stra.data import list_fer
 from edge_stra.models.random_weights import random_model
@@ -299,16 +299,16 @@ def test_targets_are_the_label_and_what_teachers_say_of_the_picture_and_its_mirr
     recipe = parse_recipe(small("fer", teacher_share=0.25), "test")
     task = create_task(FER, recipe, faces, 0)
     files, said = [], []
-    inputs = normalise(resize_batch(task.pictures.pixels.float() / 255, (32, 32)), task.spec.input)
+    inputs = normalise(resize_batch(task.pictures.pixels.float() / 255, (88, 88)), task.spec.input)
     for seed in (1, 2):
         teacher = random_model(FER, seed).eval()
         files.append(faces / f"{seed}.safetensors")
         save_weights(teacher, files[-1], name=FER)
         with torch.inference_mode():
             said += [teacher(inputs).softmax(1), teacher(inputs.flip(3)).softmax(1)]
-    ask_teachers(task, files, torch.device("cpu"), iter)
+    targets = ask_teachers(load_teachers(files, task), task, torch.device("cpu"), iter)
     label = torch.nn.functional.one_hot(task.pictures.labels, 7)
-    assert torch.allclose(task.targets, 0.75 * label + 0.25 * torch.stack(said).mean(0), atol=1e-5)
+    assert torch.allclose(targets, 0.75 * label + 0.25 * torch.stack(said).mean(0), atol=1e-5)
     assert len(set(task.teachers)) == 2
 
 
@@ -316,15 +316,43 @@ def test_teachers_and_recipes_that_do_not_belong_together_are_refused(faces: Pat
     asking, silent = small("fer", teacher_share=0.5), small("fer")
     file = faces / "reid.safetensors"
     save_weights(random_model(REID), file, name=REID)
-    for recipe, paths, message in (
-        (asking, [], "there are 0 teachers and the share is 0.5"),
-        (silent, [file], "there are 1 teachers and the share is 0.0"),
-        (asking, [file], "must be of the task fer, but .* holds mobilenetv2_stra.reid"),
-        (asking, [faces / "none.safetensors"], "no such file"),
-    ):
-        task = create_task(FER, parse_recipe(recipe, "test"), faces, 0)
-        with pytest.raises(ModelError, match=message):
-            ask_teachers(task, paths, torch.device("cpu"), iter)
+    for recipe, count in ((asking, 0), (silent, 2)):
+        with pytest.raises(ModelError, match=f"there are {count} teachers and the share is"):
+            check_teachers(parse_recipe(recipe, "test"), count)
+    task = create_task(FER, parse_recipe(asking, "test"), faces, 0)
+    with pytest.raises(ModelError, match=r"must be of the task fer, but .* holds mobilenetv2_stra.reid"):
+        load_teachers([file], task)
+    with pytest.raises(ModelError, match="no such file"):
+        load_teachers([faces / "none.safetensors"], task)
+
+
+def test_a_resumed_run_keeps_its_teachers_and_what_they_said(faces: Path) -> None:
+    recipe = small("fer", stages=[{"epochs": 1, "size": [32, 32]}], teacher_share=0.5)
+
+    def taught(teachers: tuple[str, ...]) -> Run:
+        run = run_of(recipe, faces, faces / "out")
+        run.task.teachers, run.ask = teachers, lambda: torch.full((28, 7), 1 / 7)
+        return run
+
+    finish(taught(("one", "two")))
+    resumed = taught(("one", "two"))
+    resumed.resume()
+    assert torch.equal(resumed.task.targets, torch.full((28, 7), 1 / 7))
+    for others in ((), ("one",)):
+        with pytest.raises(ModelError, match="another recipe, seed or teacher"):
+            taught(others).resume()
+
+
+def test_a_checkpoint_from_before_a_recipe_had_more_entries_is_resumed(faces: Path) -> None:
+    recipe = small("fer", stages=[{"epochs": 1, "size": [32, 32]}])
+    finish(run_of(recipe, faces, faces / "out"))
+    state = torch.load(faces / "out" / "last.pt", weights_only=True)
+    stored = json.loads(state["recipe"])
+    del stored["teacher_share"], stored["augment"]["mix"], state["teachers"]
+    torch.save(state | {"recipe": json.dumps(stored)}, faces / "out" / "last.pt")
+    run = run_of(recipe, faces, faces / "out")
+    run.resume()
+    assert run.epoch == 1
 
 
 def test_a_zoom_of_48_over_44_shows_44_of_48_pixels() -> None:
@@ -409,9 +437,11 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"stages": [{"epochs": 2, "size": [0, 4]}]}, "must be \\[height, width\\]"),
         ({"schedule": {"kind": "magic"}}, "one_cycle or steps"),
         ({"identities_per_batch": 3}, "must be a multiple"),
-        ({"teacher_share": 1.5}, "shares, 0 to 1"),
+        ({"teacher_share": 1.5}, "teacher_share must be a share, 0 to 1, but is 1.5"),
+        ({"teacher_share": float("nan")}, "but is nan"),
+        ({"teacher_share": 0.5, "triplet_weight": 1}, "teacher_share serves fer alone, without triplets"),
         ({"augment": {"mix": 0.5}, "batch": 7}, "batch must be even, but is 7"),
-        ({"task": "reid", "teacher_share": 0.5}, "serve the task fer alone"),
+        ({"task": "reid", "teacher_share": 0.5}, "teacher_share serves fer alone"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_named_with_its_entry(change: dict[str, object], message: str) -> None:

@@ -134,10 +134,12 @@ def parse_recipe(data: Any, name: str) -> Recipe:
             f"{name}: batch must be a multiple of identities_per_batch, but {recipe.batch} is none of "
             f"{recipe.identities_per_batch}"
         )
-    if recipe.teacher_share > 1 or recipe.augment.mix > 1:
-        raise ModelError(f"{name}: teacher_share and mix are shares, 0 to 1, but one of them is above 1")
-    if recipe.task == "reid" and (recipe.teacher_share or recipe.augment.mix):
-        raise ModelError(f"{name}: teacher_share and mix serve the task fer alone, but the task is reid")
+    soft = {"teacher_share": recipe.teacher_share, "mix": recipe.augment.mix}  # targets that are no single label
+    for key, part in soft.items():
+        if not 0 <= part <= 1:
+            raise ModelError(f"{name}: {key} must be a share, 0 to 1, but is {part}")
+        if part and (recipe.task == "reid" or recipe.triplet_weight or recipe.identities_per_batch):
+            raise ModelError(f"{name}: {key} serves fer alone, without triplets and identities_per_batch")
     if recipe.augment.mix and recipe.batch % 2:
         raise ModelError(f"{name}: mix takes pictures in pairs, so batch must be even, but is {recipe.batch}")
     return recipe

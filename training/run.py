@@ -21,7 +21,7 @@ import torch
 from edge_stra.training.augment import augment_batch, draw, mix_pairs
 from edge_stra.training.distributed import World, average_over, share_norms
 from edge_stra.training.qat import plain_state
-from edge_stra.training.recipe import Recipe, Schedule
+from edge_stra.training.recipe import Recipe, Schedule, parse_recipe
 from edge_stra.training.tasks import Learner, Task, normalise
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -101,6 +101,7 @@ class Run:
         self.epoch, self.index, self.best, self.loss_sum = 0, 0, -1.0, 0.0
         self.history: list[dict[str, Any]] = []
         self.forward: nn.Module = self.learner
+        self.ask: Callable[[], Tensor] | None = None  # gives the targets, at the start of a run that has teachers
 
     @property
     def file(self) -> Path:
@@ -119,15 +120,20 @@ class Run:
             "seed": self.seed,
             "teachers": list(self.task.teachers),
         }
+        if self.task.teachers:
+            state["targets"] = self.task.targets  # what a resumed run need not ask for again
         temporary = self.file.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(self.file)
 
     def resume(self) -> None:
-        """Goes back to the last checkpoint. Raises ModelError where it is of another recipe, model or seed."""
+        """Goes back to the last checkpoint.
+
+        Raises ModelError where it is of another recipe, model or seed, or of other teachers.
+        """
         try:
             state = torch.load(self.file, self.world.device, weights_only=True)
-            same = json.loads(state["recipe"]) == json.loads(json.dumps(asdict(self.recipe)))
+            same = parse_recipe(json.loads(state["recipe"]), str(self.file)) == self.recipe  # older ones lack entries
             if not (same and state["seed"] == self.seed and state.get("teachers", []) == list(self.task.teachers)):
                 raise ModelError(
                     f"{self.file} belongs to a run with another recipe, seed or teacher; give those, or another --out"
@@ -139,6 +145,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.index, self.best, self.loss_sum = state["place"]
         self.history = state["history"]
+        self.task.targets = state["targets"].cpu() if self.task.teachers else self.task.targets
 
     def prepare(self, frozen: int) -> None:
         """Freezes the first blocks of features; wraps what is left for several processes."""
@@ -204,6 +211,8 @@ def train(
         raise OutputError(f"{run.file} exists; give --resume to go on with that run, or another --out")
     if run.file.exists():
         run.resume()
+    elif run.ask:
+        task.targets = run.ask()
     lengths = [len(task.order(epoch, run.seed)) for epoch in range(recipe.epochs)]
     steps = sum(lengths)
     saved = time.monotonic()
@@ -240,7 +249,8 @@ def train(
             saved = time.monotonic()
     if world.leads:
         save_plain(run, place.folder / FINAL)
-        report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed, "epochs": run.history}
+        report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed}
+        report |= {"teachers": list(task.teachers), "epochs": run.history}
         (place.folder / HISTORY).write_text(json.dumps(report, indent=1))
     return run.best if run.best >= 0 else math.nan
 

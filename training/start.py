@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from edge_stra.training.distributed import join
 from edge_stra.training.recipe import load_recipe
 from edge_stra.training.run import BEST, Place, Run, train
 from edge_stra.training.tasks import create_task
-from edge_stra.training.teachers import ask_teachers
+from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 from torch.utils.tensorboard import SummaryWriter
 
 from edge_stra.models.registry import get_spec
@@ -45,9 +46,14 @@ def start(
             raise ModelError(f"the recipe's batch of {recipe.batch} must be a multiple of the {world.size} processes")
         if recipe.augment.mix and recipe.batch % (2 * world.size):
             raise ModelError(f"mix takes pairs, so batch must be a multiple of {2 * world.size}, but is {recipe.batch}")
+        check_teachers(recipe, len(teachers))
         task = create_task(model, recipe, data, held, bar("reading pictures") if world.leads else iter)
-        ask_teachers(task, teachers, world.device, bar("asking teachers") if world.leads else iter)
+        networks = load_teachers(teachers, task)
         run = Run(task, world, Place(out, checkpoint_seconds), seed, init)
+        if networks:
+            run.ask = partial(
+                ask_teachers, networks, task, world.device, bar("asking teachers") if world.leads else iter
+            )
         if world.leads:
             out.mkdir(parents=True, exist_ok=True)
             say(f"{spec.name}, recipe {recipe_name}: {task.summary}, {recipe.epochs} epochs, {world.device}")

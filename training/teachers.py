@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from edge_stra.training.augment import resize_batch
+from edge_stra.training.recipe import Recipe
 from edge_stra.training.tasks import EVALUATION_BATCH, Task, normalise
 from torch import Tensor, nn
 
@@ -24,37 +25,36 @@ from edge_stra.spec import ModelError
 Bar = Callable[[list[Tensor]], Iterable[Tensor]]
 
 
-def ask_teachers(task: Task, paths: list[Path], device: torch.device, bar: Bar) -> None:
-    """Puts the teachers' share into the task's targets.
-
-    Raises ModelError for teachers of another task, and for teachers without a recipe that asks them or the reverse.
-    """
-    share = task.recipe.teacher_share
-    if bool(paths) != bool(share):
+def check_teachers(recipe: Recipe, count: int) -> None:
+    """Raises ModelError for teachers without a recipe that asks them, or the reverse."""
+    if bool(count) != bool(recipe.teacher_share):
         raise ModelError(
-            f"--teacher and a recipe's teacher_share belong together, but there are {len(paths)} teachers and the "
-            f"share is {share}"
+            f"--teacher and a recipe's teacher_share belong together, but there are {count} teachers and the share is "
+            f"{recipe.teacher_share}"
         )
-    if not paths:
-        return
-    loaded = [load_teacher(path, task) for path in paths]
-    task.teachers = tuple(sha256 for _, sha256 in loaded)
-    task.targets = task.targets.lerp(opinions([network for network, _ in loaded], task, device, bar), share)
 
 
-def load_teacher(path: Path, task: Task) -> tuple[nn.Module, str]:
-    """A network of the task, and the hash of its weights. Raises ModelError for any other."""
-    name = weights_model(path) or task.spec.name
-    if get_spec(name).task != task.spec.task:
-        raise ModelError(f"a teacher must be of the task {task.spec.task}, but {path} holds {name}")
-    network, weights = load_model(name, str(path))
-    return network, weights["sha256"]
+def load_teachers(paths: list[Path], task: Task) -> list[nn.Module]:
+    """Networks of the task; their hashes become the task's. Raises ModelError for any other."""
+    loaded = []
+    for path in paths:
+        name = weights_model(path) or task.spec.name
+        if get_spec(name).task != task.spec.task:
+            raise ModelError(f"a teacher must be of the task {task.spec.task}, but {path} holds {name}")
+        loaded.append(load_model(name, str(path)))
+    task.teachers = tuple(sorted(weights["sha256"] for _, weights in loaded))
+    return [network for network, _ in loaded]
+
+
+def ask_teachers(teachers: list[nn.Module], task: Task, device: torch.device, bar: Bar) -> Tensor:
+    """The task's targets [N, classes] with the teachers' share in them."""
+    return task.targets.lerp(opinions(teachers, task, device, bar), task.recipe.teacher_share)
 
 
 @torch.inference_mode()
 def opinions(teachers: list[nn.Module], task: Task, device: torch.device, bar: Bar) -> Tensor:
     """Mean probabilities [N, classes], float32, of each of the task's pictures and its mirror image by each teacher."""
-    size = task.recipe.stages[-1].size
+    size = task.spec.input.size_hw
     teachers = [t.to(device, memory_format=torch.channels_last).eval() for t in teachers]  # type: ignore[call-overload]
     parts = []
     for pixels in bar(list(torch.split(task.pictures.pixels, EVALUATION_BATCH))):

@@ -78,7 +78,8 @@ def evaluate(
 
         write_picture(picture, done.draw())
         say(f"picture: {picture}")
-    emit(done.report, as_json, render(done.report))
+    told = done.report | ({"flip_average": True} if flip_average else {})
+    emit(told, as_json, render(done.report))
     if failures := find_failures(done.report, min_accuracy if min_map is None else min_map, max_drop):
         raise ParityError("; ".join(failures))
 
