@@ -2,8 +2,8 @@
 
 Labels of FER2013 are noisy, and a network that has learnt them answers differently for a face and its mirror image.
 The mean over both, and over several networks, is steadier; a student that is asked for that mean, whatever it is shown,
-learns to be as steady alone. Sources: Hinton, Vinyals, Dean, arXiv 1503.02531, at temperature 1; Furlanello
-et al., "Born Again Neural Networks", arXiv 1805.04770.
+is meant to become as steady alone (docs/training.md says what came of it once). Sources: Hinton, Vinyals, Dean, arXiv
+1503.02531, at temperature 1; Furlanello et al., "Born Again Neural Networks", arXiv 1805.04770.
 """
 
 from __future__ import annotations
