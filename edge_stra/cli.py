@@ -26,6 +26,8 @@ from edge_stra.commands import (
 )
 from edge_stra.spec import EdgeStraError
 
+EXTRAS = {"cv2": "pi", "ai_edge_litert": "pi", "tensorboard": "train"}  # what brings a package; `export` the others
+
 
 class Commands(click.Group):
     """Turns this project's errors into one line and exit code 1; --help keeps line breaks of examples."""
@@ -46,7 +48,7 @@ class Commands(click.Group):
                 f"{where}{error.strerror or error}; look at the disk and at permissions"
             ) from error
         except ModuleNotFoundError as error:
-            extra = "pi" if error.name in ("cv2", "ai_edge_litert") else "export"
+            extra = EXTRAS.get(error.name or "", "export")
             raise click.ClickException(
                 f"{error.name} is not installed; run: pip install 'edge-stra[{extra}]'"
             ) from error

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from edge_stra import subjects
-from edge_stra.cli import main
+from edge_stra.cli import Commands, main
 from edge_stra.confusion import draw_confusion, shade
 from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures, list_market
 from edge_stra.matches import ASKED, RIGHT, WRONG
@@ -449,6 +450,16 @@ def test_flip_average_is_for_the_first_model_not_for_its_baseline(faces: Path, m
     result = edge_stra("evaluate", "f", "--data", faces, "--baseline", "f0", "--flip-average", "--json")
     assert opened == [("f", True), ("f0", False)]
     assert json.loads(result.stdout)["flip_average"] is True
+
+
+@pytest.mark.parametrize(("package", "extra"), [("tensorboard", "train"), ("cv2", "pi"), ("torch", "export")])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(package: str, extra: str) -> None:
+    @click.command()
+    def needs() -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    said = CliRunner().invoke(Commands("edge-stra", commands={"needs": needs}), ["needs"])
+    assert said.exit_code == 1 and f"{package} is not installed; run: pip install 'edge-stra[{extra}]'" in said.output
 
 
 def test_an_embedding_of_zeros_is_named_with_its_picture(market: Path) -> None:
