@@ -216,8 +216,7 @@ class FastModeAttention(nn.Module):
             scale, shift = (value.view(groups, 1, 1) for value in affine_of(norm))
             self.register_buffer(f"{name}_scale", scale / gamma)  # step 6, and what step 5 put into S
             self.register_buffer(f"{name}_shift", shift)
-            if name == "second":
-                self.register_buffer("overlap_scale", scale)
+        self.register_buffer("overlap_scale", affine_of(mode.second_norm)[0].view(groups, 1, 1))
         scaled = not bool((gamma == 1).all())
         self.register_buffer("gamma", gamma if scaled else None)
         self.register_buffer("inverse", 1 / gamma if scaled else None)
