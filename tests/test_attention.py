@@ -248,6 +248,90 @@ def test_diversity_loss_of_equal_masks_grows_as_modes_are_added() -> None:
     assert losses == [0.0, 1.0, 3.0, 7.0]
 
 
+# --- initial values ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize("mode_attention", [False, True])
+def test_a_block_starts_as_a_conv_of_one_window_a_mode(
+    live: Callable[..., nn.Module], images: Callable[..., Tensor], window: int, mode_attention: bool
+) -> None:
+    """Also at the border, where a conv pads with 0. At rest: what depends on the picture is turned off."""
+    block, x = live(StRA(64, 8, window, mode_attention=mode_attention), (4, 64, 5, 4)), images((2, 64, 5, 4))
+    generator = torch.Generator().manual_seed(3)
+    windows = torch.rand(8, 1, 3, 3, generator=generator) + 0.1
+    numbers = torch.randn(8, 8, 1, 1, generator=generator)  # of each channel, of either sign
+    conv = (numbers * windows).view(64, 1, 3, 3)
+    assert isinstance(block, StRA)
+    block.start_as(conv)
+    block.logit[-1].weight.data.zero_()  # type: ignore[union-attr, operator]
+    block.logit[-1].running_mean.zero_()  # type: ignore[union-attr, operator]
+    wanted = nn.functional.conv2d(x, conv, padding=1, groups=64)
+    error = float((block.attend(x).local.detach() - wanted).abs().max() / wanted.abs().max())
+    assert error < (1e-6 if window == 3 else 0.03), error  # a wider window keeps a little for each further neighbour
+
+
+def test_a_block_starts_near_a_conv_though_its_logits_are_random(images: Callable[..., Tensor]) -> None:
+    """Fresh from its constructor, in training mode, with gates and logits as `start_as` leaves them."""
+    torch.manual_seed(0)
+    block, x = StRA(64, 8), images((8, 64, 6, 6)).relu()
+    conv = torch.randn(64, 1, 1, 1) * torch.tensor([[3.0, 2, 3], [2, 1, 2], [3, 2, 3]]) / 21
+    before = likeness(block(x), nn.functional.conv2d(x, conv, padding=1, groups=64))
+    block.start_as(conv)
+    after = likeness(block(x), nn.functional.conv2d(x, conv, padding=1, groups=64))
+    assert abs(before) < 0.3 and after > 0.95, (before, after)
+
+
+def likeness(first: Tensor, second: Tensor) -> float:
+    return float(nn.functional.cosine_similarity(first.detach().flatten(), second.flatten(), dim=0))
+
+
+def test_a_block_of_one_node_starts_with_the_sum_of_the_conv(
+    live: Callable[..., nn.Module], images: Callable[..., Tensor]
+) -> None:
+    block, x = live(StRA(64, 8, window=1), (4, 64, 5, 4)), images((2, 64, 5, 4))
+    assert isinstance(block, StRA)
+    conv = images((64, 1, 3, 3))
+    block.start_as(conv)
+    assert torch.allclose(block.attend(x).local, x * conv.sum(dim=(2, 3)).view(64, 1, 1), atol=1e-5)
+
+
+KERNELS = {
+    "a strong centre against a weak ring": (torch.tensor([0.12] * 4 + [-0.9] + [0.12] * 4), [4]),
+    "all negative": (-torch.ones(9), list(range(9))),
+    "of sum 0": (torch.tensor([-1.0, 0, 1, -2, 0, 2, -1, 0, 1]), None),
+    "nothing": (torch.zeros(9), None),
+}
+
+
+@pytest.mark.parametrize("case", KERNELS)
+def test_the_stronger_sign_of_a_kernel_is_kept(case: str) -> None:
+    kernel, largest = KERNELS[case]
+    block = StRA(64, 8)
+    block.start_as(kernel.view(1, 1, 3, 3).repeat(64, 1, 1, 1))
+    assert all(bool(value.isfinite().all()) for value in block.state_dict().values())
+    shares = block.logit[-1].bias.detach()[8:].view(8, 9).softmax(1)  # type: ignore[union-attr, operator, index]
+    assert float(shares.min()) >= 0.001
+    if largest is not None:
+        assert float(shares[:, largest].sum(1).min()) > 0.98
+        assert float(block.value.weight.detach().amax()) == 0  # no other channel, and this one times a negative number
+
+
+def test_gates_start_nearly_closed(images: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    block, x = StRA(64, 8).eval(), images((2, 64, 6, 6)) * 0.05
+    block.start_as(images((64, 1, 3, 3)))
+    with torch.no_grad():
+        attention = block.attend(x)
+    assert 0 < float((attention.output - attention.local).norm() / attention.local.norm()) < 0.3
+
+
+@pytest.mark.parametrize("kernels", [torch.ones(64, 1, 5, 5), torch.full((64, 1, 3, 3), torch.nan)])
+def test_kernels_that_do_not_fit_are_refused(kernels: Tensor) -> None:
+    with pytest.raises(ModelError, match=r"kernels must be finite, \(64, 1, 3, 3\)"):
+        StRA(64, 8).start_as(kernels)
+
+
 # --- arguments -------------------------------------------------------------------------------------------------
 
 BAD_ARGUMENTS = {

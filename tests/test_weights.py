@@ -227,15 +227,74 @@ IMAGENET = "models/mobilenet_v2_1.0_imagenet_features.pt"
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2.fer", "mobilenetv2_stra.fer", "mobilenetv2_stra.reid"])
-def test_imagenet_features_load_outside_the_slot(shared_file: Callable[[str], Path], name: str) -> None:
+def test_imagenet_features_load_all_but_attention_and_head(shared_file: Callable[[str], Path], name: str) -> None:
     path, model = shared_file(IMAGENET), create_model(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     load_imagenet(model, path)
     source = read_weights(path)
     for key, value in model.state_dict().items():
-        in_slot = key.startswith(("features.17.conv.3.", "features.17.conv.4."))
-        kept = in_slot or key.startswith("head.")
-        assert torch.equal(value, before[key] if kept else source[key]), key
+        if key.startswith("features.17.conv.3.") and "_stra" in name:
+            continue
+        assert torch.equal(value, before[key] if key.startswith("head.") else source[key]), key
+
+
+def test_features_of_imagenet_survive_the_change_of_the_block(
+    shared_file: Callable[[str], Path], images: Callable[..., Tensor]
+) -> None:
+    """Before any training the StRA network sees what the plain one does (a random block: a likeness near 0.3)."""
+    torch.manual_seed(0)
+    plain, stra = create_model("mobilenetv2.fer").eval(), create_model("mobilenetv2_stra.fer").eval()
+    x = images((4, 3, 88, 88))
+    pooled = []
+    with torch.inference_mode():
+        for model in (plain, stra):
+            load_imagenet(model, shared_file(IMAGENET))
+            pooled.append(model.features(x).mean(dim=(2, 3)))  # (b, 1280)
+    likeness = nn.functional.cosine_similarity(*pooled)
+    assert float(likeness.min()) > 0.95, likeness
+
+
+def torchvision_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Features as torchvision's MobileNetV2 names them: conv, BN and ReLU6 of one place under one number."""
+    renamed = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[2] == "conv":
+            last = 3 if parts[1] == "1" else 6  # the last conv of a block; the first block does not expand
+            place = int(parts[3])
+            own = [str(place // 3), str(place % 3)] if place < last else [str(last // 3 + place - last)]
+            parts[3:4] = own
+        renamed[".".join(parts)] = value
+    return renamed
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2.fer", "mobilenetv2_stra.reid"])
+def test_features_under_torchvisions_names_load_alike(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(1)
+    source, first, second = create_model("mobilenetv2.fer"), create_model(name), create_model(name)
+    second.load_state_dict(first.state_dict())
+    state = {k: v for k, v in source.state_dict().items() if k.startswith("features.")}
+    renamed = torchvision_names(state)
+    wanted = ("features.0.0", "features.1.conv.0.1", "features.1.conv.1", "features.17.conv.1.0", "features.17.conv.3")
+    assert all(f"{place}.weight" in renamed for place in wanted) and "features.17.conv.6.weight" not in renamed
+    torch.save(state, tmp_path / "own.pt")
+    torch.save(renamed | {"classifier.1.bias": torch.ones(1000)}, tmp_path / "theirs.pt")
+    load_imagenet(first, tmp_path / "own.pt")
+    load_imagenet(second, tmp_path / "theirs.pt")
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+    assert torch.equal(first.features[16].conv[6].weight, source.features[16].conv[6].weight)  # type: ignore
+
+
+def test_features_that_are_not_finite_are_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+    state = create_model("mobilenetv2.fer").state_dict()
+    state["features.17.conv.3.weight"][5] = torch.nan
+    torch.save(state, tmp_path / "bad.pt")
+    model = create_model(NAME)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ModelError, match=r"finite numbers, but features\.17\.conv\.3\.weight has NaN"):
+        load_imagenet(model, tmp_path / "bad.pt")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_140.fer", "mobilenetv2_140_stra.reid"])

@@ -19,6 +19,12 @@ from torch.nn import functional
 
 from edge_stra.spec import ModelError
 
+LEAST_SHARE = 0.01
+"""`StRA.start_as`: no coefficient starts much below this, over K*K: near 0 the softmax leaves it no gradient."""
+RESTING_LOGIT_SCALE = 0.1
+RESTING_GATE = -2.0
+"""`StRA.start_as`: the standard deviation of the logits, and the gates before their sigmoid (0.12 after it)."""
+
 
 class Attention(NamedTuple):
     """What one StRA block computed.
@@ -76,6 +82,44 @@ class StRA(nn.Module):
         )
         self.value = nn.Conv2d(channels, channels, 1, groups=modes, bias=False)
         self.mode = ModeAttention(channels, modes, mask_hidden, mode_interaction) if mode_attention else None
+
+    @torch.no_grad()
+    def start_as(self, conv: Tensor) -> None:
+        """Initial values with which the block does nearly what a trained depthwise conv [C, 1, 3, 3] did in its place.
+
+        A mode has one window of positive coefficients for all its channels. MobileNetV2's last conv is nearly that
+        after training on ImageNet: one window for all channels, times a number for each, positive or negative, holds
+        96 % of the energy of its 960 kernels.
+
+            kernels of a mode [D, 9]  ~  c [D] x p [9]      rank 1; p above 0, its sum 1
+                                          |      |
+              diagonal of the value conv -+      +- softmax of the biases of omega
+
+        What depends on the picture starts small, with logits and gates near rest, and grows as it is trained.
+        Raises ModelError for kernels of another shape, or not finite.
+        """
+        if tuple(conv.shape) != (self.channels, 1, 3, 3) or not bool(conv.isfinite().all()):
+            raise ModelError(f"kernels must be finite, ({self.channels}, 1, 3, 3), but are {tuple(conv.shape)} or not")
+        kernels = functional.pad(conv.detach().double(), ((self.window - 3) // 2,) * 4)
+        if self.window == 1:
+            kernels = conv.detach().double().sum(dim=(2, 3), keepdim=True)
+        kernels = kernels.reshape(self.modes, -1, self.window**2)  # (g, d, kk)
+        main = torch.linalg.svd(kernels, full_matrices=False).Vh[:, :1]  # (g, 1, kk), of either sign
+        sides = torch.cat([main.clamp_min(0), (-main).clamp_min(0)], 1)
+        stronger = sides.square().sum(dim=2).argmax(dim=1)
+        windows = sides[torch.arange(self.modes), stronger]  # (g, kk)
+        windows = (windows / windows.sum(1, keepdim=True)).clamp_min(LEAST_SHARE / self.window**2)
+        windows /= windows.sum(1, keepdim=True)  # p
+        scale = (kernels @ windows[:, :, None])[..., 0] / windows.square().sum(1, keepdim=True)  # c, (g, d)
+        self.value.weight.copy_(torch.diag_embed(scale).flatten(0, 1)[:, :, None, None])
+        last = self.logit[-1]
+        assert isinstance(last, nn.BatchNorm2d)
+        last.weight.fill_(RESTING_LOGIT_SCALE)
+        last.bias[: self.modes] = 0.0
+        last.bias[self.modes :] = windows.log().flatten()
+        if self.mode is not None:
+            for norm in (self.mode.first_norm, self.mode.second_norm):
+                norm.bias.fill_(RESTING_GATE)
 
     def local_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 2: s_i = sum_{j in N_K(i)} a_ij u(x_j); returns S [B, G, D, N] and a [B, G, K*K, N].

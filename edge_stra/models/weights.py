@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.spec import ModelError
 
@@ -79,28 +81,62 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         raise ModelError(
             f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture?"
         )
-    if bad := [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
-        raise ModelError(f"{path} must hold finite numbers, but {bad[0]} has NaN or infinity")
+    check_finite(state, path)
     model.load_state_dict({k: state.get(k, own[k]).to(own[k].dtype) for k in own})
 
 
 def load_imagenet(model: MobileNetV2, path: Path) -> None:
-    """Loads ImageNet features into the network; what its slot replaced, and the head, stay as initialised.
+    """Loads ImageNet features into the network; a StRA block starts as the conv it replaces, the head stays as it is.
 
-    Raises ModelError where a tensor outside the slot is missing or of another shape.
+    The names are `features.N.conv.M`, or torchvision's. Raises ModelError where a tensor is missing, of another shape
+    or not finite.
     """
-    state, own = read_weights(path), model.state_dict()
-    slot = f"features.{len(model.features) - 2}.conv."
-    index = model.slot_block.slot_index
-    skip = tuple(f"{slot}{index + offset}." for offset in (0, 1))
-    wanted = [k for k in own if k.startswith("features.") and not k.startswith(skip)]
-    for key in wanted:
-        if key not in state or state[key].shape != own[key].shape:
+    state, own = read_features(path), model.state_dict()
+    slot = model.slot_block.conv[model.slot_block.slot_index]
+    name = f"features.{len(model.features) - 2}.conv.{model.slot_block.slot_index}."
+    shapes = {k: tuple(v.shape) for k, v in own.items() if k.startswith("features.") and not k.startswith(name)}
+    shapes = {k: shape for k, shape in shapes.items() if not k.endswith("num_batches_tracked")}
+    shapes[f"{name}weight"] = (model.slot_block.hidden, 1, 3, 3)
+    for key, shape in shapes.items():
+        if key not in state or tuple(state[key].shape) != shape:
             came = tuple(state[key].shape) if key in state else "nothing"
-            raise ModelError(
-                f"{path} must hold ImageNet features; {key} must be {tuple(own[key].shape)}, but got {came}"
-            )
-    model.load_state_dict({k: state[k] for k in wanted}, strict=False)
+            raise ModelError(f"{path} must hold ImageNet features; {key} must be {shape}, but got {came}")
+    check_finite({key: state[key] for key in shapes}, path)
+    if isinstance(slot, StRA):
+        slot.start_as(state[f"{name}weight"])
+        del shapes[f"{name}weight"]
+    model.load_state_dict({k: state[k] for k in shapes}, strict=False)
+
+
+NESTED = re.compile(r"(features\.\d+\.conv)\.(\d+)\.(0|1)\.(.+)")
+SINGLE = re.compile(r"(features\.\d+\.conv)\.(\d+)\.(\D.*)")
+
+
+def read_features(path: Path) -> dict[str, Tensor]:
+    """Weights under this project's names, where torchvision's are in the file.
+
+    torchvision puts each conv with its BN and ReLU6 into a module of its own, `conv.I.0` and `conv.I.1`, but not the
+    last conv and BN of a block; here they stand in a row, three places for each.
+    """
+    state = read_weights(path)
+    triples: dict[str, int] = {}  # how many modules of three a block has
+    for match in filter(None, map(NESTED.fullmatch, state)):
+        triples[match[1]] = max(triples.get(match[1], 0), int(match[2]) + 1)
+    renamed = {}
+    for key, value in state.items():
+        nested, single = NESTED.fullmatch(key), SINGLE.fullmatch(key)
+        if nested:
+            key = f"{nested[1]}.{3 * int(nested[2]) + int(nested[3])}.{nested[4]}"
+        elif single and (count := triples.get(single[1])):
+            key = f"{single[1]}.{int(single[2]) + 2 * count}.{single[3]}"
+        renamed[key] = value
+    return renamed
+
+
+def check_finite(state: dict[str, Tensor], path: Path) -> None:
+    """Raises ModelError, naming the first tensor that holds NaN or infinity."""
+    if bad := [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
+        raise ModelError(f"{path} must hold finite numbers, but {bad[0]} has NaN or infinity")
 
 
 def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None, name: str | None = None) -> None:
