@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from edge_stra.loading import load_model
-from edge_stra.models.weights import read_weights, save_weights, weights_model
+from edge_stra.models.registry import create_model
+from edge_stra.models.weights import load_weights, save_weights, weights_model
+from edge_stra.spec import EdgeStraError, ModelError
 
 
 def main() -> None:
@@ -25,26 +23,30 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    name = weights_model(args.first)
-    if name is None:
-        raise SystemExit(f"{args.first} must say which model its weights are of, but does not")
-    first, second = state_of(args.first), state_of(args.second)
-    model, _ = load_model(name, str(args.first))
-    mixed = {
-        key: (args.share * value + (1 - args.share) * second[key]).to(value) if value.is_floating_point() else value
-        for key, value in first.items()
-    }
-    model.load_state_dict(mixed)
-    save_weights(model, args.out, name=name)
+    if not 0 <= args.share <= 1:
+        raise SystemExit(f"Error: --share must be 0 to 1, but is {args.share}")
+    try:
+        average(args.first, args.second, args.share, args.out)
+    except EdgeStraError as error:
+        raise SystemExit(f"Error: {error}") from error
     print(args.out)
 
 
-def state_of(path: Path) -> dict[str, Tensor]:
-    """A weights file's tensors, or the moving average of a run."""
-    if path.suffix != ".pt":
-        return read_weights(path)
-    average: dict[str, Tensor] = torch.load(path, "cpu", weights_only=True)["average"]
-    return average
+def average(first: Path, second: Path, share: float, out: Path) -> None:
+    """Writes the average of two files of one model. Raises ModelError where they are not."""
+    name = weights_model(first)
+    if name is None:
+        raise ModelError(f"{first} must say which model its weights are of, but does not")
+    model, other = create_model(name), create_model(name)
+    load_weights(model, first, name)
+    load_weights(other, second, name)
+    added = other.state_dict()
+    mixed = {
+        key: (share * value + (1 - share) * added[key]).to(value) if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    model.load_state_dict(mixed)
+    save_weights(model, out, name=name)
 
 
 if __name__ == "__main__":

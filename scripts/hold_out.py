@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_stra.identities import Crops, hold_out, list_crops, query_and_gallery
-from edge_stra.spec import EdgeStraError, OutputError
+from edge_stra.spec import DataError, EdgeStraError, OutputError
 
 
 def place(crops: Crops, folder: Path, copy: bool) -> None:
@@ -33,7 +33,10 @@ def split(source: Path, out: Path, identities: int, seed: int, copy: bool) -> st
     """Writes the three folders and says what they hold. Raises DataError, OutputError before anything is written."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} must be an empty folder or absent, but holds something; name another")
-    train, held = hold_out(list_crops(source), identities, seed)
+    crops = list_crops(source)
+    if any(path.parent != source for path in crops.paths):  # their names alone would not say who they show
+        raise DataError(f"{source} must hold crops named like 0002_c1s1_000451_03.jpg, but holds folders; rename them")
+    train, held = hold_out(crops, identities, seed)
     query, gallery = query_and_gallery(held)
     parts = {"bounding_box_train": train, "query": query, "bounding_box_test": gallery}
     for name, crops in parts.items():

@@ -42,7 +42,8 @@ def main() -> None:
     model, _ = load_model(args.model, None)
     spec = get_spec(args.model)
     inputs = [load_input(path, spec.input) for path in spread(list_pictures(args.calibration), PICTURES)]
-    source = {"kind": "shipped statistics", "pictures": f"{PICTURES} of the training split", "count": PICTURES}
+    count = len(inputs)
+    source = {"kind": "shipped statistics", "pictures": f"{count} of the training split", "count": count}
     by_recipe = {
         name: measure_statistics(recipe, spec, rewrite(model, spec, recipe.equalise), inputs, source)[1]
         for name, recipe in RECIPES.items()

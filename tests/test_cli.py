@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from edge_stra.cli import main
 from edge_stra.models.registry import MODEL_NAMES, create_model
 from edge_stra.models.weights import save_weights
+from edge_stra.shipped import shipped_artifact
 from edge_stra.synthetic import face_pictures
 
 if TYPE_CHECKING:
@@ -118,6 +119,16 @@ def test_weights_of_ones_own_need_calibration(tmp_path: Path) -> None:
     save_weights(create_model(FER), tmp_path / "w.safetensors")
     result = edge_stra("export", "--model", FER, "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "out")
     assert_one_clear_line(result, contains="give --calibration")
+
+
+def test_what_serves_faces_alone_is_refused_for_people(tmp_path: Path) -> None:
+    people = shipped_artifact("mobilenetv2_stra.reid")
+    assert people is not None
+    cv2.imwrite(str(tmp_path / "crop.png"), noise())
+    for options in (["--out", tmp_path / "o.png"], ["--detector", "haar"], ["--yunet", tmp_path / "y.onnx"]):
+        result = edge_stra("run", people, tmp_path / "crop.png", *options)
+        assert result.exit_code == 2 and "are for expression models, but" in result.stderr
+    assert not (tmp_path / "o.png").exists()
 
 
 def test_what_exists_is_not_overwritten(tmp_path: Path) -> None:

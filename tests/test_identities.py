@@ -145,6 +145,14 @@ def test_the_script_writes_the_official_layout(tmp_path: Path) -> None:
     assert not any(path.is_symlink() for path in list_market(tmp_path / "copies")[0].paths)
 
 
+def test_the_script_refuses_a_folder_for_each_identity_and_writes_nothing(tmp_path: Path) -> None:
+    for name in ("anna", "bob"):
+        touch(tmp_path / "train" / name, "1_c1.jpg", "2_c2.jpg")
+    done = run_script(tmp_path / "train", tmp_path / "held", "--identities", 1)
+    assert done.returncode == 1 and "but holds folders" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "held").exists()
+
+
 def test_the_script_refuses_too_many_identities_and_writes_nothing(tmp_path: Path) -> None:
     done = run_script(touch(tmp_path / "train", "0001_c1_a.jpg", "0002_c1_a.jpg"), tmp_path / "held")
     assert done.returncode != 0 and "must be 1 to 1 of 2, but got 100" in done.stderr

@@ -111,6 +111,22 @@ def test_a_quantized_recipe_trains_weights_that_load_as_plain_ones(tmp_path: Pat
     assert json.loads((tmp_path / "out" / "history.json").read_text())["model"] == FER
 
 
+def test_every_rounder_of_an_embedding_sees_its_tensor_in_training(tmp_path: Path) -> None:
+    import cv2
+
+    (tmp_path / "crops").mkdir()
+    for index, picture in enumerate(structured_pictures(8, (64, 32), seed=4)):
+        cv2.imwrite(str(tmp_path / "crops" / f"{index // 4 + 1:04d}_c{index % 2 + 1}s1_{index:06d}_00.jpg"), picture)
+    recipe = {"task": "reid", "batch": 8, "stored": [64, 32], "learning_rate": 0.001, "quantized": True}
+    recipe |= {"stages": [{"epochs": 1, "size": [64, 32]}], "precision": "fp32"}
+    task = create_task("mobilenetv2_stra.reid", parse_recipe(recipe, "test"), tmp_path / "crops", 0)
+    run = Run(task, World(0, 1, torch.device("cpu")), Place(tmp_path / "out"), 0, None)
+    run.prepare(0)
+    run.step(torch.arange(8), 0, 1)
+    unseen = [name for name, rounder in run.learner.rounding.items() if not rounder.seen]
+    assert unseen == []
+
+
 def load_shipped() -> Path:
     from edge_stra.shipped import shipped_weights
 

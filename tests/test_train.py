@@ -1,6 +1,7 @@
 """Training: what it leaves out, what it draws, that a killed run ends where the unbroken one does, alone or in two."""
 
 import csv
+import hashlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from edge_stra.training.augment import augment_batch, draw, mix_pairs, resize_batch
-from edge_stra.training.distributed import World
+from edge_stra.training.distributed import World, join
 from edge_stra.training.losses import triplet_loss
 from edge_stra.training.order import by_identity, shuffled
 from edge_stra.training.recipe import Augmentation, Recipe, Schedule, Stage, load_recipe, parse_recipe
@@ -63,7 +64,8 @@ def small(task: str, **changes: object) -> dict[str, object]:
     """A recipe of seconds, as its JSON holds it."""
     size = [32, 32] if task == "fer" else [64, 32]
     kept = {"task": task, "batch": 8, "stored": [48, 48] if task == "fer" else [64, 32], "learning_rate": 0.001}
-    return kept | {"stages": [{"epochs": 2, "size": size}], "ema_decay": 0.9, "dropout": 0.2} | changes
+    kept |= {"dropout": 0.2} if task == "fer" else {}
+    return kept | {"stages": [{"epochs": 2, "size": size}], "ema_decay": 0.9} | changes
 
 
 def run_of(recipe: dict[str, object], data: Path, out: Path, held: int = 0, seed: int = 3) -> Run:
@@ -158,6 +160,77 @@ def test_frozen_blocks_keep_weights_and_statistics(faces: Path) -> None:
     assert not [key for key in changed if key.startswith(frozen)]
     assert "features.3.conv.0.weight" in changed
     assert "features.3.conv.1.running_mean" in changed
+
+
+def test_no_epoch_of_a_seed_has_the_order_of_another_seeds(faces: Path) -> None:
+    task = run_of(small("fer"), faces, faces / "out").task
+    orders = [tuple(task.order(epoch, seed).flatten().tolist()) for seed in range(3) for epoch in range(3)]
+    assert len(set(orders)) == 9
+    assert torch.equal(task.order(1, 2), task.order(1, 2))
+
+
+def test_a_history_says_what_the_run_started_from(faces: Path) -> None:
+    start = faces / "start.safetensors"
+    save_weights(random_model(FER), start, name=FER)
+    recipe = parse_recipe(small("fer", stages=[{"epochs": 1, "size": [32, 32]}]), "test")
+    task = create_task(FER, recipe, faces, 0)
+    finish(Run(task, ALONE, Place(faces / "out"), 3, init=start))
+    told = json.loads((faces / "out" / "history.json").read_text())
+    assert told["init"] == hashlib.sha256(start.read_bytes()).hexdigest()
+    assert told["data"] == "28 training and 28 validation pictures"
+    again = Run(task, ALONE, Place(faces / "out"), 3, init=None)
+    again.resume()
+    assert again.init == told["init"]
+
+
+def test_a_gpu_that_is_not_there_is_told_in_one_line() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ModelError, match="needs a GPU that PyTorch can use, but there is none"):
+        join("cuda")
+
+
+def written_run(folder: Path, model: str, seed: int, scores: list[float], **changes: object) -> str:
+    """A finished run's history: two epochs at one size, the rest at another."""
+    folder.mkdir()
+    stages = [{"epochs": 2, "size": [44, 44]}, {"epochs": len(scores) - 2, "size": [88, 88]}]
+    epochs = [{"epoch": index + 1, "accuracy": score} for index, score in enumerate(scores)]
+    run = {"model": model, "seed": seed, "recipe": {"task": "fer", "stages": stages}, "epochs": epochs} | changes
+    (folder / "history.json").write_text(json.dumps(run))
+    return str(folder)
+
+
+def compare(*folders: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parents[1] / "scripts" / "compare_runs.py"
+    return subprocess.run([sys.executable, str(script), *folders], capture_output=True, text=True, check=False)
+
+
+def test_runs_are_compared_by_their_epochs_at_the_last_size(tmp_path: Path) -> None:
+    runs = [
+        written_run(tmp_path / "a", "plain", 0, [90, 91, 60, 62, 61]),
+        written_run(tmp_path / "b", "plain", 1, [90, 91, 60, 64, 63]),
+        written_run(tmp_path / "c", "stra", 0, [10, 20, 70, 69, 68]),
+    ]
+    done = compare(*runs)
+    assert done.stdout.splitlines()[2:] == [
+        "| plain | 0 | 62.00 | 61.00 |",
+        "| plain | 1 | 64.00 | 63.00 |",
+        "| stra | 0 | 70.00 | 68.00 |",
+        "| plain | 2 seeds | 63.00 ± 1.41 | 62.00 ± 1.41 |",
+    ]
+
+
+def test_runs_that_do_not_compare_are_refused_in_one_line(tmp_path: Path) -> None:
+    first = written_run(tmp_path / "a", "plain", 0, [1, 2, 3])
+    other = written_run(tmp_path / "b", "stra", 0, [1, 2, 3], init="abc")
+    for folders, message in (
+        ((first, other), "runs must have one init"),
+        ((first, first), "runs must differ in model or seed"),
+        ((first, str(tmp_path)), "must hold a finished run"),
+    ):
+        done = compare(*folders)
+        assert done.returncode == 1 and done.stdout == ""
+        assert message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
@@ -442,6 +515,12 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"teacher_share": 0.5, "triplet_weight": 1}, "teacher_share serves fer alone, without triplets"),
         ({"augment": {"mix": 0.5}, "batch": 7}, "batch must be even, but is 7"),
         ({"task": "reid", "teacher_share": 0.5}, "teacher_share serves fer alone"),
+        ({"task": "reid", "dropout": 0.5}, "dropout serves fer alone"),
+        ({"dropout": 1.5}, "dropout must be a share, 0 to 1, but is 1.5"),
+        ({"batch": 0}, "batch must be at least 1, but is 0"),
+        ({"stages": [{"epochs": 0, "size": [44, 44]}]}, "epochs must be at least 1"),
+        ({"schedule": {"kind": "steps", "every": 0}}, "every must be at least 1"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number, but is inf"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_named_with_its_entry(change: dict[str, object], message: str) -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from edge_stra.spec import ModelError
+
 
 @dataclass(frozen=True)
 class World:
@@ -36,11 +38,13 @@ class World:
 def join(device: str) -> World:
     """The world that torchrun describes in the environment (nccl on GPUs, gloo on CPUs), or this process alone.
 
-    `device`: auto, cpu or cuda.
+    `device`: auto, cpu or cuda. Raises ModelError for cuda where there is none.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     own = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError("--device cuda needs a GPU that PyTorch can use, but there is none; leave the option out")
     if kind == "cuda":
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():

@@ -1,6 +1,7 @@
 """Quantization-aware training: the network computes with int8 weights and activations, and learns to live with them.
 
-Source: Jacob et al., arXiv 1712.05877, section 3. What is rounded is what the exported int8 graph rounds:
+Source: Jacob et al., arXiv 1712.05877, section 3. What is rounded is what the exported int8 graph rounds, and the first
+layers too, which the export keeps in float or in 16 bits (`calibration/recipes.py`):
 
     weights       of every conv and linear, symmetric, one scale for each output channel. BN is not folded here:
                   it multiplies whole output channels, and so leaves the rounded shares of each channel as they are.
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edge_stra.models.attention import StRA
-from edge_stra.models.mobilenetv2 import InvertedResidual, MobileNetV2
+from edge_stra.models.mobilenetv2 import EmbeddingHead, InvertedResidual, MobileNetV2
 
 WEIGHT_LEVELS = 127  # symmetric
 ACTIVATION_LEVELS = 255  # asymmetric
@@ -90,7 +91,9 @@ class Rounding(nn.ModuleDict):
         for name, module in places.items():
             module.register_forward_hook(self.after(name))
         network.features[0].register_forward_pre_hook(self.before("input"))
-        network.head.register_forward_pre_hook(self.before("pooled"))
+        head = network.head  # of an embedding's head training calls the parts (`tasks.Learner`)
+        first = head.project if isinstance(head, EmbeddingHead) else head
+        first.register_forward_pre_hook(self.before("pooled"))
 
     def after(self, name: str) -> Any:
         rounder = self[name.replace(".", "|")]

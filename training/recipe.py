@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 from edge_stra.spec import ModelError
 
 Size = tuple[int, int]
+COUNTS = ("epochs", "batch", "every")  # at least 1
+SHARES = ("dropout", "ema_decay", "erase", "label_smoothing", "mix", "teacher_share", "warmup_fraction")  # 0 to 1
 T = TypeVar("T")
 
 
@@ -136,10 +139,10 @@ def parse_recipe(data: Any, name: str) -> Recipe:
         )
     soft = {"teacher_share": recipe.teacher_share, "mix": recipe.augment.mix}  # targets that are no single label
     for key, part in soft.items():
-        if not 0 <= part <= 1:
-            raise ModelError(f"{name}: {key} must be a share, 0 to 1, but is {part}")
         if part and (recipe.task == "reid" or recipe.triplet_weight or recipe.identities_per_batch):
             raise ModelError(f"{name}: {key} serves fer alone, without triplets and identities_per_batch")
+    if recipe.dropout and recipe.task == "reid":
+        raise ModelError(f"{name}: dropout serves fer alone: the head of reid has none")
     if recipe.augment.mix and recipe.batch % 2:
         raise ModelError(f"{name}: mix takes pictures in pairs, so batch must be even, but is {recipe.batch}")
     return recipe
@@ -152,15 +155,15 @@ def build(kind: type[T], data: Any, name: str) -> T:
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(data) - set(known)):
         raise ModelError(f"{name} has the unknown entry {unknown[0]!r}; the entries are {', '.join(known)}")
-    values = {key: check_value(value, str(known[key].type), f"{name}: {key}") for key, value in data.items()}
+    values = {key: check_value(value, str(known[key].type), key, f"{name}: {key}") for key, value in data.items()}
     try:
         return kind(**values)
     except TypeError as error:
         raise ModelError(f"{name} is not whole: {str(error).split('__init__() ')[-1]}") from error
 
 
-def check_value(value: Any, kind: str, name: str) -> Any:
-    """`value` where it is of the kind that a field names. Raises ModelError."""
+def check_value(value: Any, kind: str, key: str, name: str) -> Any:
+    """`value` where it is of the kind that the field `key` names, and in its range. Raises ModelError."""
     if kind == "Size":
         if not (isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)):
             raise ModelError(f"{name} must be [height, width] in pixels, but is {value!r}")
@@ -168,4 +171,10 @@ def check_value(value: Any, kind: str, name: str) -> Any:
     allowed = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}.get(kind)
     if allowed and (type(value) not in allowed or (not isinstance(value, str) and value < 0)):
         raise ModelError(f"{name} must be of type {kind}, not below 0, but is {value!r}")
+    if key in COUNTS and value < 1:
+        raise ModelError(f"{name} must be at least 1, but is {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ModelError(f"{name} must be a finite number, but is {value!r}")
+    if key in SHARES and value > 1:
+        raise ModelError(f"{name} must be a share, 0 to 1, but is {value!r}")
     return value

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from edge_stra.artifact import sha256_of
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.weights import UNREADABLE, load_imagenet, load_weights, read_weights, save_weights
 from edge_stra.spec import ModelError, OutputError
@@ -87,6 +88,7 @@ class Run:
 
     def __init__(self, task: Task, world: World, place: Place, seed: int, init: Path | None) -> None:
         torch.manual_seed(seed)
+        self.init = sha256_of(init) if init else None  # what the run started from, for its history
         self.task, self.recipe, self.world, self.place, self.seed = task, task.recipe, world, place, seed
         self.learner: Learner = task.create_learner()
         if init is not None:
@@ -119,6 +121,7 @@ class Run:
             "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
             "seed": self.seed,
             "teachers": list(self.task.teachers),
+            "init": self.init,
         }
         if self.task.teachers:
             state["targets"] = self.task.targets  # what a resumed run need not ask for again
@@ -145,6 +148,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.index, self.best, self.loss_sum = state["place"]
         self.history = state["history"]
+        self.init = state.get("init", self.init)  # older checkpoints lack it
         self.task.targets = state["targets"].cpu() if self.task.teachers else self.task.targets
 
     def prepare(self, frozen: int) -> None:
@@ -250,7 +254,7 @@ def train(
     if world.leads:
         save_plain(run, place.folder / FINAL)
         report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed}
-        report |= {"teachers": list(task.teachers), "epochs": run.history}
+        report |= {"init": run.init, "data": task.summary, "teachers": list(task.teachers), "epochs": run.history}
         (place.folder / HISTORY).write_text(json.dumps(report, indent=1))
     return run.best if run.best >= 0 else math.nan
 

@@ -39,7 +39,8 @@ def load_fer(source: Path, size: Size) -> tuple[Pictures, Pictures]:
 
     Training pictures that are the same, pixel for pixel, as one of the validation split are left out: FER2013
     holds about 350 such pairs, and a validation figure with them in the training set would flatter. Of the CSV,
-    `PublicTest` is the validation split; `PrivateTest` is not read.
+    `PublicTest` is the validation split; `PrivateTest` is not read. `size` is what a folder's pictures have in
+    memory; those of the CSV keep their 48x48.
     """
     if source.suffix == ".csv":
         splits = read_fer_csv(source, {"Training", "PublicTest"})

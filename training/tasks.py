@@ -46,7 +46,7 @@ class Learner(nn.Module):
 
     def round_numbers(self) -> None:
         """From now on the network computes as its int8 graph will (see `qat`)."""
-        self.rounding = prepare_rounding(self.network)
+        self.rounding = prepare_rounding(self.network).to(self.network.features[0][0].weight.device)  # type: ignore[index]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [B, classes], features for the triplet loss [B, K] (before the head's norm), diversity loss."""
@@ -89,12 +89,12 @@ class Task(ABC):
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """Indices [steps, batch] of an epoch."""
-        recipe = self.recipe
+        recipe, own = self.recipe, seed * 1_000_003 + epoch  # no epoch of one seed has the order of another seed's
         if recipe.identities_per_batch:
             labels = self.pictures.labels.numpy()
-            steps = by_identity(labels, recipe.batch, recipe.identities_per_batch, seed + epoch)
+            steps = by_identity(labels, recipe.batch, recipe.identities_per_batch, own)
         else:
-            steps = shuffled(len(self.pictures), recipe.batch, seed + epoch)
+            steps = shuffled(len(self.pictures), recipe.batch, own)
         if not len(steps):
             raise DataError(
                 f"training needs at least one batch of {recipe.batch}, but has {len(self.pictures)} pictures"

@@ -44,6 +44,8 @@ def run(
     from edge_stra.runtime import load_predictor
 
     predictor = load_predictor(artifact)
+    if predictor.spec.task != "fer" and (out or yunet or detector != "auto"):
+        raise click.UsageError(f"--out, --detector and --yunet are for expression models, but {artifact} is none")
     say(f"runtime: {predictor.runtime_name}")
     if flip_average:
         predictor = Mirrored(predictor)

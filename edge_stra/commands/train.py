@@ -21,7 +21,7 @@ from edge_stra.commands.common import PathType, bar, emit, say
               help="fer: trained weights that have a say in the target, as the recipe has it. Repeatable.")  # fmt: skip
 @click.option("--hold-out", type=click.IntRange(0), default=100, show_default=True,
               help="reid: identities left out of training, to choose by. 0 trains on all.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of this process. Default: all.")
