@@ -513,9 +513,8 @@ def test_pictures_for_core_ml_are_rgb(picture_package: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "least"), [("FLOAT32", FLOAT32_DB), ("FLOAT16", 40.0)])
-def test_reidentification_model_takes_less_than_a_second(precision: str, least: float, tmp_path: Path) -> None:
-    """The shipped weights, reformulated, 256x128; measured 142 dB and 45 dB, 0.06 s of one thread."""
+def test_reidentification_model_takes_less_than_a_second(tmp_path: Path) -> None:
+    """The shipped weights, reformulated, 256x128; measured 142 dB, 0.06 s of one thread."""
     from edge_stra.loading import load_model
     from edge_stra.models.registry import get_spec
     from edge_stra.preprocess import to_input
@@ -526,7 +525,7 @@ def test_reidentification_model_takes_less_than_a_second(precision: str, least: 
     module = reformulate(load_model(name, None)[0], pixels.size_hw).eval()
     x = torch.from_numpy(to_input(structured_pictures(1, pixels.size_hw)[0], pixels)).permute(0, 3, 1, 2)
     path = tmp_path / "reid.mlpackage"
-    convert(module, x, path, "iOS16", precision)
+    convert(module, x, path, "iOS16")
     executor = load_executor(path)
     seconds = []
     for _ in range(3):
@@ -534,5 +533,29 @@ def test_reidentification_model_takes_less_than_a_second(precision: str, least: 
         found = only(executor.run({"x": x.numpy()}))
         seconds.append(time.process_time() - start)
     with torch.no_grad():
-        assert sqnr_db(module(x).numpy(), found.astype(np.float32)) >= least
+        assert sqnr_db(module(x).numpy(), found.astype(np.float32)) >= FLOAT32_DB
+    assert min(seconds) < 1
+
+
+@pytest.mark.slow
+def test_the_exported_half_precision_takes_less_than_a_second(tmp_path: Path) -> None:
+    """As `export` makes it, with constants that half floats hold (converters/coreml_network.py): without that the
+    shipped weights reach 37 dB on this picture, with it 51."""
+    from edge_stra.artifact import open_artifact
+    from edge_stra.export import Request, export
+    from edge_stra.loading import load_model
+    from edge_stra.preprocess import to_input
+    from edge_stra.runtime_coreml import CoreMLPredictor
+
+    name = "mobilenetv2_stra.reid"
+    predictor = CoreMLPredictor(open_artifact(export(Request(name, "fp16", tmp_path, target="coreml")).path))
+    x = to_input(structured_pictures(1, predictor.spec.input.size_hw)[0], predictor.spec.input)
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        found = predictor(x)
+        seconds.append(time.process_time() - start)
+    with torch.no_grad():
+        expected = load_model(name, None)[0](torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    assert sqnr_db(expected, found) >= 45
     assert min(seconds) < 1
