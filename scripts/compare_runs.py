@@ -39,7 +39,9 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         run: dict[str, Any] = json.loads((folder / "history.json").read_text("utf-8"))
         scores(run)
-    except (OSError, ValueError, LookupError) as error:
+        if not (isinstance(run["model"], str) and isinstance(run["seed"], int)):
+            raise ValueError("its model or seed is missing")
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise SystemExit(f"{folder} must hold a finished run that held something out, but does not: {error}") from error
     return run
 

@@ -181,6 +181,11 @@ def test_a_history_says_what_the_run_started_from(faces: Path) -> None:
     again = Run(task, ALONE, Place(faces / "out"), 3, init=None)
     again.resume()
     assert again.init == told["init"]
+    save_weights(random_model(FER, seed=5), faces / "other.safetensors", name=FER)
+    with pytest.raises(ModelError, match="another recipe, seed, start or teacher"):
+        Run(task, ALONE, Place(faces / "out"), 3, init=faces / "other.safetensors").resume()
+    with pytest.raises(ModelError, match="no such file"):
+        Run(task, ALONE, Place(faces / "out"), 3, init=faces / "none.safetensors")
 
 
 def test_a_gpu_that_is_not_there_is_told_in_one_line() -> None:
@@ -223,10 +228,17 @@ def test_runs_are_compared_by_their_epochs_at_the_last_size(tmp_path: Path) -> N
 def test_runs_that_do_not_compare_are_refused_in_one_line(tmp_path: Path) -> None:
     first = written_run(tmp_path / "a", "plain", 0, [1, 2, 3])
     other = written_run(tmp_path / "b", "stra", 0, [1, 2, 3], init="abc")
+    nameless, odd = (written_run(tmp_path / name, "stra", 1, [1, 2, 3]) for name in ("c", "d"))
+    (tmp_path / "c" / "history.json").write_text(
+        json.dumps(json.loads((tmp_path / "c/history.json").read_text()) | {"seed": None})
+    )
+    (tmp_path / "d" / "history.json").write_text("[]")
     for folders, message in (
         ((first, other), "runs must have one init"),
         ((first, first), "runs must differ in model or seed"),
         ((first, str(tmp_path)), "must hold a finished run"),
+        ((first, nameless), "must hold a finished run"),
+        ((first, odd), "must hold a finished run"),
     ):
         done = compare(*folders)
         assert done.returncode == 1 and done.stdout == ""
@@ -238,7 +250,7 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
     finish(run_of(recipe, faces, faces / "out"))
     with pytest.raises(OutputError, match="--resume"):
         finish(run_of(recipe, faces, faces / "out"))
-    with pytest.raises(ModelError, match="another recipe, seed or teacher"):
+    with pytest.raises(ModelError, match="another recipe, seed, start or teacher"):
         run_of(recipe | {"batch": 4}, faces, faces / "out").resume()
     (faces / "out" / "last.pt").write_bytes(b"cut off")
     with pytest.raises(ModelError, match="can't be resumed"):
@@ -412,7 +424,7 @@ def test_a_resumed_run_keeps_its_teachers_and_what_they_said(faces: Path) -> Non
     resumed.resume()
     assert torch.equal(resumed.task.targets, torch.full((28, 7), 1 / 7))
     for others in ((), ("one",)):
-        with pytest.raises(ModelError, match="another recipe, seed or teacher"):
+        with pytest.raises(ModelError, match="another recipe, seed, start or teacher"):
             taught(others).resume()
 
 

@@ -88,11 +88,12 @@ class Run:
 
     def __init__(self, task: Task, world: World, place: Place, seed: int, init: Path | None) -> None:
         torch.manual_seed(seed)
-        self.init = sha256_of(init) if init else None  # what the run started from, for its history
+        self.init: str | None = None  # SHA-256 of what the run started from
         self.task, self.recipe, self.world, self.place, self.seed = task, task.recipe, world, place, seed
         self.learner: Learner = task.create_learner()
         if init is not None:
             initialise(self.learner.network, init, task.spec.name)
+            self.init = sha256_of(init)
         self.learner.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.learner.network).eval()
         if recipe_rounds := self.recipe.quantized:
@@ -132,14 +133,17 @@ class Run:
     def resume(self) -> None:
         """Goes back to the last checkpoint.
 
-        Raises ModelError where it is of another recipe, model or seed, or of other teachers.
+        Raises ModelError where it is of another recipe, model, seed or start, or of other teachers.
         """
         try:
             state = torch.load(self.file, self.world.device, weights_only=True)
+            started = state.get("init", self.init)
             same = parse_recipe(json.loads(state["recipe"]), str(self.file)) == self.recipe  # older ones lack entries
-            if not (same and state["seed"] == self.seed and state.get("teachers", []) == list(self.task.teachers)):
+            same &= self.init in (None, started) and state["seed"] == self.seed
+            if not (same and state.get("teachers", []) == list(self.task.teachers)):
                 raise ModelError(
-                    f"{self.file} belongs to a run with another recipe, seed or teacher; give those, or another --out"
+                    f"{self.file} belongs to a run with another recipe, seed, start or teacher; give "
+                    "those, or another --out"
                 )
             self.learner.load_state_dict(state["learner"])
         except UNREADABLE as error:
@@ -148,7 +152,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.index, self.best, self.loss_sum = state["place"]
         self.history = state["history"]
-        self.init = state.get("init", self.init)  # older checkpoints lack it
+        self.init = state.get("init")  # older checkpoints lack it
         self.task.targets = state["targets"].cpu() if self.task.teachers else self.task.targets
 
     def prepare(self, frozen: int) -> None:
