@@ -20,13 +20,12 @@ from edge_stra.calibration.statistics import save_statistics
 
 from edge_stra.builds.tflite import measure_statistics
 from edge_stra.data import list_pictures, spread
-from edge_stra.export import Request, export, rewrite
+from edge_stra.export import Request, export, rewrite, synthetic_inputs
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.models.weights import save_weights
-from edge_stra.preprocess import load_input, to_input
+from edge_stra.preprocess import load_input
 from edge_stra.shipped import FOLDER
-from edge_stra.synthetic import synthetic_pictures
 
 PICTURES = 200
 DRAWN, SEED = 32, 77  # other drawn pictures than those that an export is compared on
@@ -45,9 +44,7 @@ def main() -> None:
     model, _ = load_model(args.model, None)
     spec = get_spec(args.model)
     inputs = [load_input(path, spec.input) for path in spread(list_pictures(args.calibration), PICTURES)]
-    drawn = [
-        to_input(picture, spec.input) for picture in synthetic_pictures(spec.task, DRAWN, spec.input.size_hw, SEED)
-    ]
+    drawn, _ = synthetic_inputs(spec, DRAWN, SEED)
     pictures = f"{len(inputs)} of the training split, {DRAWN} drawn"
     inputs += drawn
     source = {"kind": "shipped statistics", "pictures": pictures, "count": len(inputs)}

@@ -94,10 +94,11 @@ class Run:
         if init is not None:
             initialise(self.learner.network, init, task.spec.name)
             self.init = sha256_of(init)
-        self.learner.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.learner.network).eval()
         if recipe_rounds := self.recipe.quantized:
             self.learner.round_numbers()
+        for module in (self.learner, self.average):  # after rounding, which adds ranges that have to move along
+            module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1 and not recipe_rounds:  # where numbers are rounded, no norm takes statistics
             share_norms(self.learner)
         self.optimizer = create_optimizer(self.learner, self.recipe)

@@ -46,7 +46,7 @@ class Learner(nn.Module):
 
     def round_numbers(self) -> None:
         """From now on the network computes as its int8 graph will (see `qat`)."""
-        self.rounding = prepare_rounding(self.network).to(self.network.features[0][0].weight.device)  # type: ignore[index]
+        self.rounding = prepare_rounding(self.network)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [B, classes], features for the triplet loss [B, K] (before the head's norm), diversity loss."""

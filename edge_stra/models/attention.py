@@ -100,9 +100,11 @@ class StRA(nn.Module):
         """
         if tuple(conv.shape) != (self.channels, 1, 3, 3) or not bool(conv.isfinite().all()):
             raise ModelError(f"kernels must be finite, ({self.channels}, 1, 3, 3), but are {tuple(conv.shape)} or not")
-        kernels = functional.pad(conv.detach().double(), ((self.window - 3) // 2,) * 4)
+        kernels = conv.detach().double()
         if self.window == 1:
-            kernels = conv.detach().double().sum(dim=(2, 3), keepdim=True)
+            kernels = kernels.sum(dim=(2, 3))
+        else:
+            kernels = functional.pad(kernels, ((self.window - 3) // 2,) * 4)
         kernels = kernels.reshape(self.modes, -1, self.window**2)  # (g, d, kk)
         main = torch.linalg.svd(kernels, full_matrices=False).Vh[:, :1]  # (g, 1, kk), of either sign
         sides = torch.cat([main.clamp_min(0), (-main).clamp_min(0)], 1)

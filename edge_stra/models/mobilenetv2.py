@@ -54,7 +54,7 @@ class DepthwiseConv(nn.Conv2d):
 class InvertedResidual(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int, slot: Slot | None) -> None:
         super().__init__()
-        self.hidden = hidden = channels_in * expansion
+        hidden = channels_in * expansion
         self.residual = stride == 1 and channels_in == channels_out
         layers: list[nn.Module] = []
         if expansion != 1:

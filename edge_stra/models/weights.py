@@ -92,11 +92,11 @@ def load_imagenet(model: MobileNetV2, path: Path) -> None:
     or not finite.
     """
     state, own = read_features(path), model.state_dict()
-    slot = model.slot_block.conv[model.slot_block.slot_index]
-    name = f"features.{len(model.features) - 2}.conv.{model.slot_block.slot_index}."
-    shapes = {k: tuple(v.shape) for k, v in own.items() if k.startswith("features.") and not k.startswith(name)}
-    shapes = {k: shape for k, shape in shapes.items() if not k.endswith("num_batches_tracked")}
-    shapes[f"{name}weight"] = (model.slot_block.hidden, 1, 3, 3)
+    block, index = f"features.{len(model.features) - 2}.conv.", model.slot_block.slot_index
+    slot, name = model.slot_block.conv[index], f"{block}{index}."
+    wanted = [k for k in own if k.startswith("features.") and not k.endswith("num_batches_tracked")]
+    shapes = {k: tuple(own[k].shape) for k in wanted if not k.startswith(name)}
+    shapes[f"{name}weight"] = (*shapes[f"{block}{index + 1}.weight"], 1, 3, 3)  # as many channels as the BN behind it
     for key, shape in shapes.items():
         if key not in state or tuple(state[key].shape) != shape:
             came = tuple(state[key].shape) if key in state else "nothing"
