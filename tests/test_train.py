@@ -257,6 +257,15 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
         run_of(recipe, faces, faces / "out").resume()
 
 
+def test_a_run_is_not_resumed_on_other_pictures(faces: Path) -> None:
+    recipe = small("fer", stages=[{"epochs": 1, "size": [32, 32]}])
+    finish(run_of(recipe, faces, faces / "out"))
+    run_of(recipe, faces, faces / "out").resume()
+    cv2.imwrite(str(faces / "train" / FER_LABELS[0] / "0.png"), np.full((48, 48), 9, np.uint8))
+    with pytest.raises(ModelError, match="on other data"):
+        run_of(recipe, faces, faces / "out").resume()
+
+
 def test_without_identities_held_out_the_last_average_is_kept(people: Path) -> None:
     recipe = small("reid", stages=[{"epochs": 1, "size": [64, 32]}])
     assert np.isnan(finish(run_of(recipe, people, people / "all")))
@@ -433,7 +442,7 @@ def test_a_checkpoint_from_before_a_recipe_had_more_entries_is_resumed(faces: Pa
     finish(run_of(recipe, faces, faces / "out"))
     state = torch.load(faces / "out" / "last.pt", weights_only=True)
     stored = json.loads(state["recipe"])
-    del stored["teacher_share"], stored["augment"]["mix"], state["teachers"]
+    del stored["teacher_share"], stored["augment"]["mix"], state["teachers"], state["data_sha256"]
     torch.save(state | {"recipe": json.dumps(stored)}, faces / "out" / "last.pt")
     run = run_of(recipe, faces, faces / "out")
     run.resume()

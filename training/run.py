@@ -124,6 +124,7 @@ class Run:
             "seed": self.seed,
             "teachers": list(self.task.teachers),
             "init": self.init,
+            "data_sha256": self.task.data_sha256,
         }
         if self.task.teachers:
             state["targets"] = self.task.targets  # what a resumed run need not ask for again
@@ -134,16 +135,17 @@ class Run:
     def resume(self) -> None:
         """Goes back to the last checkpoint.
 
-        Raises ModelError where it is of another recipe, model, seed or start, or of other teachers.
+        Raises ModelError where it is of another recipe, model, seed or start, or of other data or teachers.
         """
         try:
             state = torch.load(self.file, self.world.device, weights_only=True)
             started = state.get("init", self.init)
             same = parse_recipe(json.loads(state["recipe"]), str(self.file)) == self.recipe  # older ones lack entries
             same &= self.init in (None, started) and state["seed"] == self.seed
+            same &= state.get("data_sha256", self.task.data_sha256) == self.task.data_sha256
             if not (same and state.get("teachers", []) == list(self.task.teachers)):
                 raise ModelError(
-                    f"{self.file} belongs to a run with another recipe, seed, start or teacher; give "
+                    f"{self.file} belongs to a run with another recipe, seed, start or teacher, or on other data; give "
                     "those, or another --out"
                 )
             self.learner.load_state_dict(state["learner"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,13 @@ class Task(ABC):
         self.spec, self.recipe = get_spec(model), recipe
         if self.spec.task != recipe.task:
             raise ModelError(f"{model} is of the task {self.spec.task}, but the recipe is for {recipe.task}")
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """Of the training pictures and their labels, as they lie in memory."""
+        digest = hashlib.sha256(self.pictures.pixels.numpy())
+        digest.update(self.pictures.labels.numpy())
+        return digest.hexdigest()
 
     @abstractmethod
     def create_learner(self) -> Learner: ...
