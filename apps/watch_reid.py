@@ -39,6 +39,7 @@ def starting_threshold(gallery: Gallery, given: float | None = None) -> tuple[fl
     lines = {
         "given": f"threshold {distance:g}",
         "gallery": f"threshold {distance:.3f}, calibrated for this gallery",
-        "default": f"threshold {distance:g}, a guess: this gallery is not calibrated; run: edge-stra gallery calibrate",
+        "default": f"threshold {distance:g}, a guess: this gallery is not calibrated; "
+        "run: edge-stra gallery calibrate --data CROPS --gallery URI",
     }
     return distance, lines[origin]

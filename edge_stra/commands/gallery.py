@@ -115,7 +115,7 @@ def search(
     \b
     Examples:
       edge-stra gallery search somebody.jpg
-      edge-stra gallery search crops/*.jpg -k 1 --threshold 0.9 --json
+      edge-stra gallery search crops/*.jpg -k 1 --threshold 0.6 --json
     """
     from edge_stra.apps.reid import embed_picture
     from edge_stra.gallery.naming import effective_threshold
@@ -130,7 +130,10 @@ def search(
         limit, origin = effective_threshold(kept, threshold)
         found = [kept.search(embedding, k, site) for embedding in embeddings]
     if origin == "default":
-        say(f"threshold: {limit:g}, the default; `edge-stra gallery calibrate` finds the one of your cameras")
+        say(
+            f"threshold: {limit:g}, the default; `edge-stra gallery calibrate --data CROPS --gallery URI` finds the "
+            "one of your cameras"
+        )
     rows = [answer(path, matches, limit, origin) for path, matches in zip(images, found, strict=True)]
     lines = [answer_text(row, matches) for row, matches in zip(rows, found, strict=True)]
     emit(rows, as_json, "\n".join(lines))

@@ -11,7 +11,7 @@ final class DemoState: ObservableObject {
     @Published private(set) var frameSize = CGSize(width: 480, height: 640)
     @Published private(set) var framesPerSecond = 0.0
     @Published var message: String?
-    @Published var threshold = 1.0
+    @Published var threshold = 0.6
     @Published var units = ComputeUnits.all
     @Published var modelURL: URL?
     @Published var position = AVCaptureDevice.Position.front
