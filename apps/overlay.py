@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import write_with
 from edge_stra.faces import Expression, Face, RectXywh, check_picture
+from edge_stra.preprocess import MAX_PICTURE_PIXELS
 from edge_stra.spec import DataError, OutputError
 
 SUBPIXEL_BITS = 4
@@ -101,7 +102,8 @@ def enlarged(
     A crop of FER2013 has 48 x 48 pixels: no readable text fits on it before.
     """
     height, width = check_picture(rgb_u8)
-    factor = math.ceil(min_side / min(height, width))
+    # A strip one pixel high would take gigabytes: it stays small.
+    factor = min(math.ceil(min_side / min(height, width)), math.isqrt(MAX_PICTURE_PIXELS // (height * width)))
     if factor <= 1:
         return rgb_u8, list(expressions)
     large: Any = cv2.resize(rgb_u8, (width * factor, height * factor), interpolation=cv2.INTER_CUBIC)

@@ -24,7 +24,7 @@ from edge_stra.commands import (
     run,
     train,
 )
-from edge_stra.spec import EdgeStraError
+from edge_stra.spec import EdgeStraError, first_line
 
 EXTRAS = {"cv2": "pi", "ai_edge_litert": "pi", "tensorboard": "train"}  # what brings a package; `export` the others
 
@@ -51,6 +51,10 @@ class Commands(click.Group):
             extra = EXTRAS.get(error.name or "", "export")
             raise click.ClickException(
                 f"{error.name} is not installed; run: pip install 'edge-stra[{extra}]'"
+            ) from error
+        except ImportError as error:  # there, but a library below it is not, or is of another version
+            raise click.ClickException(
+                f"{error.name or 'a package'} can't be loaded: {first_line(error)}; install it again"
             ) from error
 
 

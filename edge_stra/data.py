@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.preprocess import decode_picture
 from edge_stra.spec import FER_LABELS, DataError
 
 # Folder names as FER2013 is usually unpacked, beside the labels themselves.
 FER_FOLDERS = {"angry": "anger", "happy": "happiness", "sad": "sadness"} | {label: label for label in FER_LABELS}
+MAX_LIST_BYTES = 64 << 20
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
@@ -22,6 +24,8 @@ def list_pictures(source: Path) -> list[Path]:
     if source.is_file() and source.suffix.lower() in PICTURE_SUFFIXES:
         return [source]
     if source.is_file():
+        if source.stat().st_size > MAX_LIST_BYTES:
+            raise DataError(f"{source} must be a list of paths of at most {MAX_LIST_BYTES >> 20} MiB, but is larger")
         try:
             lines = source.read_text("utf-8").splitlines()
         except UnicodeDecodeError as error:
@@ -62,9 +66,7 @@ def read_grey(paths: list[Path], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """Grey pictures [count, height, width]; another size is resized. Raises DataError where one can't be read."""
     stack = np.empty((len(paths), *size_hw), np.uint8)
     for index, path in enumerate(paths):
-        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if grey is None:
-            raise DataError(f"{path} must be a picture, but can't be decoded")
+        grey = decode_picture(path, cv2.IMREAD_GRAYSCALE)
         stack[index] = grey if grey.shape == size_hw else cv2.resize(grey, size_hw[::-1], interpolation=cv2.INTER_AREA)
     return stack
 
@@ -77,13 +79,18 @@ def read_fer_csv(path: Path, usages: set[str]) -> dict[str, tuple[NDArray[np.uin
     if not path.is_file():
         raise DataError(f"{path} must be FER2013's CSV, but there is no such file")
     found: dict[str, list[tuple[NDArray[np.uint8], int]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ()):
-            raise DataError(f"{path} must have the columns emotion, pixels, Usage, but {', '.join(missing)} is missing")
-        for row in reader:
-            if row["Usage"] in usages:
-                found.setdefault(row["Usage"], []).append(parse_fer_row(row, path, reader.line_num))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ()):
+                raise DataError(
+                    f"{path} must have the columns emotion, pixels, Usage, but {', '.join(missing)} is missing"
+                )
+            for row in reader:
+                if row["Usage"] in usages:
+                    found.setdefault(row["Usage"], []).append(parse_fer_row(row, path, reader.line_num))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} must be FER2013's CSV in UTF-8, but can't be read: {error}") from error
     return {usage: (np.stack([r[0] for r in rows]), np.array([r[1] for r in rows])) for usage, rows in found.items()}
 
 
@@ -92,7 +99,7 @@ def parse_fer_row(row: dict[str, str], path: Path, line: int) -> tuple[NDArray[n
     try:
         pixels = np.array(row["pixels"].split(), int)
         label = int(row["emotion"])
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
         raise DataError(f"{path}, line {line}: emotion and pixels must be whole numbers, but are not") from error
     if len(pixels) != 48 * 48 or pixels.min() < 0 or pixels.max() > 255 or not 0 <= label < len(FER_LABELS):
         raise DataError(f"{path}, line {line}: must have 48x48 pixels of 0 to 255 and an emotion of 0 to 6")

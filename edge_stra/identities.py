@@ -42,6 +42,8 @@ def list_crops(folder: Path) -> Crops:
     every crop counts as a camera of its own, so that none is left out of a ranking for its camera.
     Raises DataError for any other layout.
     """
+    if folder.is_file():
+        raise DataError(f"{folder} must be a folder of crops, but is a file; give the folder")
     paths = list_pictures(folder)
     if all(path.parent == folder for path in paths):
         return market_crops(folder, paths)

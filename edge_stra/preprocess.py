@@ -20,18 +20,23 @@ MAX_PICTURE_PIXELS = 100_000_000
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """A picture file as [height, width, 3], RGB. Raises DataError where it is absent, too large or no picture."""
+    return np.ascontiguousarray(decode_picture(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def decode_picture(path: Path, flags: int) -> NDArray[np.uint8]:
+    """A picture file as OpenCV decodes it: BGR [height, width, 3], or grey [height, width]. Raises DataError."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise DataError(f"{path} must be a picture, but {what}")
     if path.stat().st_size > MAX_PICTURE_BYTES:
         raise DataError(f"{path} must have at most {MAX_PICTURE_BYTES >> 20} MiB, but has {path.stat().st_size >> 20}")
     try:
-        bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
     except cv2.error:
-        bgr = None
-    if bgr is None or bgr.shape[0] * bgr.shape[1] > MAX_PICTURE_PIXELS:
+        pixels = None
+    if pixels is None or pixels.shape[0] * pixels.shape[1] > MAX_PICTURE_PIXELS:
         raise DataError(f"{path} must be a picture that OpenCV can decode (JPEG, PNG, BMP, WebP), but it is not")
-    return np.ascontiguousarray(bgr[:, :, ::-1])
+    return pixels  # type: ignore[return-value]
 
 
 def resize_exact(picture: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:

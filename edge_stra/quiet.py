@@ -1,4 +1,4 @@
-"""Standard output and error kept quiet: converters' progress lines, and what can't be written any more."""
+"""Standard output and error kept quiet: converters' progress lines, and what can't be written (any more)."""
 
 from __future__ import annotations
 
@@ -40,3 +40,8 @@ def discard_standard_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are none come as backslashes, like `caf\\udce9.jpg`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

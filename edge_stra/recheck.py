@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from edge_stra.export import compare_all, parity_inputs, rewrite
 from edge_stra.loading import is_random, load_model
 from edge_stra.parity import Comparison, check
 from edge_stra.spec import ArtifactError
+from edge_stra.targets import TARGETS, check_precision
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,24 @@ class Recheck:
     failures: list[str]
 
 
+def read_origin(artifact: Artifact) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What the manifest says of weights and of the switches; nothing where there is none. Raises ArtifactError."""
+    if artifact.manifest is None:
+        return None, {}
+    weights, settings = artifact.manifest.get("weights"), artifact.manifest.get("settings") or {}
+    texts = [weights.get(key) for key in ("source", "sha256")] if isinstance(weights, dict) else [None]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(settings, dict):
+        raise ArtifactError(
+            f"the manifest of {artifact.path} must say what it was made from, but does not; export again"
+        )
+    return weights, settings
+
+
 def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     """Loads both sides and compares. Raises ArtifactError where the weights are not those of the manifest."""
     artifact = open_artifact(path)
-    made_from = artifact.manifest["weights"] if artifact.manifest else None
+    check_precision(TARGETS[artifact.target], artifact.quantize)
+    made_from, settings = read_origin(artifact)
     if weights is None and made_from is not None and is_random(made_from):
         weights = "random"
     if weights is None and made_from is not None and made_from["source"].startswith("file"):
@@ -40,7 +56,6 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
             f"{given['sha256'][:12]}... ({given['source']}); give the right --weights, or export again"
         )
     # An equalised artifact holds other numbers in its streams: without this the drift of layers would be wrong.
-    settings = (artifact.manifest or {}).get("settings") or {}
     network = rewrite(model, artifact.spec, bool(settings.get("equalise")))
     inputs, _ = parity_inputs(artifact.spec, pictures)
     comparisons = compare_all(model, network, artifact, inputs)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_stra.scene import Controls, Output, Scene
-from edge_stra.spec import OutputError
+from edge_stra.spec import DataError, OutputError
 
 
 class SwitchedRecording:
@@ -35,7 +35,7 @@ class SwitchedRecording:
                 self.close()
             if self.output is not None:
                 self.output.write(scene)
-        except OutputError as error:
+        except (OutputError, DataError) as error:
             self.controls.change({"recording": False})
             self.tell(f"recording stopped: {error}")
             output, self.output = self.output, None

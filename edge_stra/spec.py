@@ -64,6 +64,11 @@ class GalleryError(EdgeStraError):
     pass
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, at most 160 characters: for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How pixels become the input tensor [1, H, W, 3].

@@ -16,10 +16,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from edge_stra.artifact import manifest_path
 from edge_stra.cli import main
 from edge_stra.models.registry import MODEL_NAMES, create_model
 from edge_stra.models.weights import save_weights
 from edge_stra.shipped import shipped_artifact
+from edge_stra.spec import FER_LABELS
 from edge_stra.synthetic import face_pictures
 
 if TYPE_CHECKING:
@@ -177,6 +179,42 @@ def test_check_repeats_the_parity_of_the_export(exported: Exported) -> None:
     comparisons = json.loads(result.stdout)["comparisons"]
     assert [c["candidate"] for c in comparisons] == ["reformulated", "tflite fp32", "tflite fp32"]
     assert comparisons[2]["sqnr_db"] >= 80
+
+
+def changed_copy(exported: Exported, folder: Path, **changes: object) -> Path:
+    """The artifact beside a manifest that says something else."""
+    copy = folder / exported.path.name
+    copy.write_bytes(exported.path.read_bytes())
+    manifest_path(copy).write_text(json.dumps(exported.manifest | changes))
+    return copy
+
+
+@pytest.mark.parametrize("changes", [{"weights": "x"}, {"weights": {}}, {"settings": [1]}], ids=str)
+def test_check_tells_of_a_manifest_that_does_not_say_enough(
+    exported: Exported, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    result = edge_stra("check", changed_copy(exported, tmp_path, **changes))
+    assert_one_clear_line(result, contains="must say what it was made from")
+
+
+def test_a_library_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file", name="cv2")
+
+    monkeypatch.setattr("edge_stra.doctor.diagnose", lambda *a, **k: broken())
+    assert_one_clear_line(edge_stra("doctor"), contains="cv2 can't be loaded: libGL.so.1")
+
+
+def test_figures_are_told_where_their_picture_cannot_be_written(exported: Exported, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for label, picture in zip(FER_LABELS, face_pictures(len(FER_LABELS), (48, 48), seed=1), strict=True):
+        (data / label).mkdir(parents=True)
+        cv2.imwrite(str(data / label / "0.png"), picture)
+    (tmp_path / "taken.png").mkdir()
+    result = edge_stra("evaluate", exported.path, "--data", data, "--picture", tmp_path / "taken.png", "--json")
+    assert result.exit_code == 1
+    assert "can't be written" in result.stderr
+    assert "accuracy" in json.loads(result.stdout)
 
 
 def test_check_refuses_other_weights(exported: Exported) -> None:

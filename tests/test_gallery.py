@@ -213,6 +213,12 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no maker": (damage("DELETE FROM meta WHERE key = 'sha256'"), "must name its model"),
     "odd maker": (damage("UPDATE meta SET value = '-5' WHERE key = 'dimension'"), "must name its model"),
+    "bytes for a maker": (damage("UPDATE meta SET value = x'00' WHERE key = 'sha256'"), "must name its model"),
+    "a name that clears the screen": (
+        damage("UPDATE entries SET identity = char(27) || '[2J' WHERE number = 7"),
+        "holds what was not added to it",
+    ),
+    "a time that is none": (damage("UPDATE entries SET time_s = 'x' WHERE number = 7"), "holds what was not added"),
     "a folder": (lambda p: (p.unlink(), p.mkdir()), "must be a file, but is none"),
     "empty": (lambda p: p.write_bytes(b""), "is an empty file"),
 }  # fmt: skip
@@ -237,6 +243,32 @@ def test_a_changed_embedding_is_refused(uri: str, tmp_path: Path) -> None:
     for read in (lambda: gallery.search(np.ones(K, np.float32)), lambda: list(gallery.entries())):
         with pytest.raises(GalleryError, match=r"embeddings of 256 bytes, but holds another"):
             read()
+    gallery.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE meta SET value = 'x' WHERE key = 'removals'",
+        "DELETE FROM meta WHERE key = 'removals'",
+        "UPDATE entries SET time_s = 1e308",
+    ],
+)
+def test_a_search_in_a_changed_file_is_one_line(uri: str, tmp_path: Path, change: str) -> None:
+    gallery = open_gallery(uri, MAKER)
+    gallery.add(people(3))
+    damage(change)(tmp_path / "gallery.db")
+    with pytest.raises(GalleryError, match=r"damaged|it was changed"):
+        gallery.search(np.ones(K, np.float32))
+    gallery.close()
+
+
+def test_a_changed_name_is_not_listed(uri: str, tmp_path: Path) -> None:
+    gallery = open_gallery(uri, MAKER)
+    gallery.add(people(3))
+    damage("UPDATE entries SET identity = 'two' || char(10) || 'lines' WHERE number = 2")(tmp_path / "gallery.db")
+    with pytest.raises(GalleryError, match="holds what was not added to it"):
+        gallery.identities()
     gallery.close()
 
 

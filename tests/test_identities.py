@@ -75,6 +75,12 @@ def test_another_layout_is_refused(case: str, tmp_path: Path) -> None:
         list_crops(touch(tmp_path, *names))
 
 
+def test_a_list_of_crops_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("0001_c1s1_000001_00.jpg\n")
+    with pytest.raises(DataError, match="must be a folder of crops, but is a file"):
+        list_crops(tmp_path / "list.txt")
+
+
 def test_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         list_crops(tmp_path / "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -255,6 +256,13 @@ def test_jsonl_has_a_line_for_each_scene_at_once(tmp_path: Path) -> None:
         lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()  # not only after `close`
         assert [json.loads(line) for line in lines] == [s.to_json() for s in scenes[:number]]
     output.close()
+
+
+def test_a_name_that_is_no_utf8_comes_with_backslashes(tmp_path: Path) -> None:
+    output = JsonlOutput(tmp_path / "a.jsonl")
+    output.write(dataclasses.replace(scene(), source=os.fsdecode(b"caf\xe9.jpg")))
+    output.close()
+    assert json.loads((tmp_path / "a.jsonl").read_text("utf-8"))["source"] == "caf\udce9.jpg"
 
 
 def test_csv_has_a_line_for_each_row(tmp_path: Path) -> None:

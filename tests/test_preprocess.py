@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -52,6 +54,23 @@ def test_any_size_becomes_the_wanted_one(source_hw: tuple[int, int], target_hw: 
     assert resized.shape == (*target_hw, 3) and resized.dtype == np.uint8
     assert (resized == (1, 2, 3)).all()
     assert resize_exact(flat((9, 9, 9), source_hw)[:, :, 0], target_hw).shape == target_hw
+
+
+def test_a_small_file_of_a_huge_picture_is_refused_undecoded(tmp_path: Path) -> None:
+    """OpenCV itself refuses it, before it takes memory: `edge_stra` says how much before OpenCV loads."""
+    cv2.imwrite(str(tmp_path / "huge.png"), np.zeros((10_001, 10_000), np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert (tmp_path / "huge.png").stat().st_size < 1 << 20
+    code = (
+        "import edge_stra.preprocess as p, sys, pathlib, cv2, numpy as np\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "try: cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)\n"
+        "except cv2.error: print('undecoded')\n"
+        "try: p.read_rgb(path)\n"
+        "except p.DataError as error: print(error)\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "huge.png")]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("undecoded\n") and "must be a picture that OpenCV can decode" in told
 
 
 def test_the_wanted_size_is_left_untouched() -> None:

@@ -257,6 +257,57 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
         run_of(recipe, faces, faces / "out").resume()
 
 
+def test_a_checkpoint_without_its_parts_is_told_in_one_line(faces: Path) -> None:
+    recipe = small("fer", stages=[{"epochs": 1, "size": [32, 32]}])
+    finish(run_of(recipe, faces, faces / "out"))
+    state = torch.load(faces / "out" / "last.pt", weights_only=True)
+    del state["place"]
+    torch.save(state, faces / "out" / "last.pt")
+    with pytest.raises(ModelError, match="can't be resumed: it is damaged"):
+        run_of(recipe, faces, faces / "out").resume()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(small("fer", stages=[{"epochs": 1, "size": [32, 32]}]), faces, faces / "out")
+    run.place.folder.mkdir()
+    run.save()
+    before = run.file.read_bytes()
+
+    def full(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="failed writing file data/3; the one before it is kept"):
+        run.save()
+    assert [p.name for p in run.place.folder.iterdir()] == ["last.pt"]
+    assert run.file.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "\x80"])
+def test_a_recipe_that_is_no_json_is_told_in_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match="must be a recipe in JSON, but can't be parsed"):
+        load_recipe(str(tmp_path / "odd.json"))
+
+
+def test_held_out_people_of_one_camera_are_refused_before_training(people: Path) -> None:
+    for path in (people / "bounding_box_train").iterdir():
+        path.rename(path.with_name(path.name.replace("_c2", "_c1")))
+    with pytest.raises(DataError, match="must each be seen by two cameras"):
+        create_task(REID, parse_recipe(small("reid"), "test"), people, 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"emotion,pixels,Usage\n\xff\xfe,1,Training\n", b"emotion,pixels,Usage\n0," + b"1 " * 70_000 + b",Training\n"],
+)
+def test_a_csv_that_cannot_be_read_is_told_in_one_line(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "fer.csv").write_bytes(text)
+    with pytest.raises(DataError, match="must be FER2013's CSV in UTF-8"):
+        load_fer(tmp_path / "fer.csv", (48, 48))
+
+
 def test_a_run_is_not_resumed_on_other_pictures(faces: Path) -> None:
     recipe = small("fer", stages=[{"epochs": 1, "size": [32, 32]}])
     finish(run_of(recipe, faces, faces / "out"))

@@ -15,8 +15,10 @@ import pytest
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
+from edge_stra.commands.live import create_mp4
 from edge_stra.faces import Face
 from edge_stra.fer_view import ExpressionView
+from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
 from edge_stra.recording import SwitchedRecording
 from edge_stra.scene import Controls, Frame, Look, Output, Scene
 from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec, OutputError
@@ -176,6 +178,11 @@ def test_a_full_disk_switches_recording_off_and_nothing_else(tmp_path: Path) -> 
     recording.close()
     assert not controls.recording and kept.closed == 1 and len(kept.scenes) == 1
     assert "is full" in told[-1]
+
+
+def test_a_fast_source_is_recorded_at_the_fastest_rate_of_a_recording(tmp_path: Path) -> None:
+    output = create_mp4(tmp_path / "a.mp4", 240.0, overwrite=False)
+    assert isinstance(output, Mp4Output) and output.fps == MAX_FPS
 
 
 def test_the_summary_does_not_grow() -> None:

@@ -240,6 +240,7 @@ def test_the_token_is_given_once_and_kept_in_a_cookie() -> None:
         ({"Host": "[::1]:8080"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),
         ({"Host": "localhost:1234", "Origin": "http://localhost:1234"}, 200),
         ({"Sec-Fetch-Site": "cross-site"}, 403),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from edge_stra.models.weights import load_imagenet, load_weights, read_weights, 
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import load_predictor
 from edge_stra.shipped import shipped_artifact
-from edge_stra.spec import ModelError
+from edge_stra.spec import ModelError, OutputError
 
 NAME = "mobilenetv2_stra.fer"
 FLOAT16_STEP = 2**-11  # half a unit in the last place of float16, relative, for numbers above its subnormals
@@ -127,6 +128,24 @@ def test_an_old_checkpoint_with_any_byte_changed_gives_tensors_or_one_kind_of_er
         except ModelError:
             refused += 1
     assert refused > len(data) / 4
+
+
+@pytest.mark.parametrize("odd", [torch.ones(2, device="meta"), torch.eye(2).to_sparse()], ids=["meta", "sparse"])
+def test_tensors_without_plain_numbers_are_refused(odd: Tensor, tmp_path: Path) -> None:
+    torch.save({"weight": odd}, tmp_path / "odd.pt")
+    with pytest.raises(ModelError, match="must hold ordinary tensors with their numbers, but weight is none"):
+        read_weights(tmp_path / "odd.pt")
+
+
+def test_a_full_disk_leaves_no_half_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(state: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("edge_stra.models.weights.save_file", full)
+    with pytest.raises(OutputError, match="No space left on device; look at the disk"):
+        save_weights(nn.Linear(2, 2), tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("form", ["torch.save", "pickle", "renamed to safetensors"])

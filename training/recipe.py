@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edge_stra.artifact import MAX_JSON_BYTES
 from edge_stra.spec import ModelError
 
 Size = tuple[int, int]
@@ -99,16 +100,18 @@ def load_recipe(name: str) -> Recipe:
     if path.suffix == ".json":
         if not path.is_file():
             raise ModelError(f"{path} must be a recipe, but there is no such file")
-        text = path.read_text("utf-8")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelError(f"{path} must be a recipe of at most {MAX_JSON_BYTES >> 20} MiB, but is larger")
+        text = path.read_bytes()
     else:
         folder = resources.files("edge_stra.training").joinpath("recipes")
         names = sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
         if name not in names:
             raise ModelError(f"unknown recipe {name!r}; the recipes are {', '.join(names)}, or give a .json file")
-        text = folder.joinpath(f"{name}.json").read_text("utf-8")
+        text = folder.joinpath(f"{name}.json").read_bytes()
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(text)  # of bytes: UTF-8, or UTF-16 as some Windows shells write it
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{name} must be a recipe in JSON, but can't be parsed: {error}") from error
     return parse_recipe(data, name)
 

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from edge_stra.artifact import sha256_of
+from edge_stra.artifact import sha256_of, write_atomically
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.weights import UNREADABLE, load_imagenet, load_weights, read_weights, save_weights
-from edge_stra.spec import ModelError, OutputError
+from edge_stra.spec import ModelError, OutputError, first_line
 
 LAST, BEST, FINAL, HISTORY = "last.pt", "best.safetensors", "final.safetensors", "history.json"
 
@@ -129,8 +129,14 @@ class Run:
         if self.task.teachers:
             state["targets"] = self.task.targets  # what a resumed run need not ask for again
         temporary = self.file.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.file)
+        try:
+            torch.save(state, temporary)
+            temporary.replace(self.file)
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise OutputError(
+                f"{self.file} can't be written: {first_line(error)}; the one before it is kept"
+            ) from error
 
     def resume(self) -> None:
         """Goes back to the last checkpoint.
@@ -149,14 +155,14 @@ class Run:
                     "those, or another --out"
                 )
             self.learner.load_state_dict(state["learner"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.index, self.best, self.loss_sum = state["place"]
+            self.history = state["history"]
+            self.init = state.get("init")  # older checkpoints lack it
+            self.task.targets = state["targets"].cpu() if self.task.teachers else self.task.targets
         except UNREADABLE as error:
             raise ModelError(f"{self.file} can't be resumed: it is damaged, or of another model or data set") from error
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.index, self.best, self.loss_sum = state["place"]
-        self.history = state["history"]
-        self.init = state.get("init")  # older checkpoints lack it
-        self.task.targets = state["targets"].cpu() if self.task.teachers else self.task.targets
 
     def prepare(self, frozen: int) -> None:
         """Freezes the first blocks of features; wraps what is left for several processes."""
@@ -262,7 +268,7 @@ def train(
         save_plain(run, place.folder / FINAL)
         report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed}
         report |= {"init": run.init, "data": task.summary, "teachers": list(task.teachers), "epochs": run.history}
-        (place.folder / HISTORY).write_text(json.dumps(report, indent=1))
+        write_atomically(place.folder / HISTORY, json.dumps(report, indent=1).encode())
     return run.best if run.best >= 0 else math.nan
 
 

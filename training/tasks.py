@@ -85,8 +85,8 @@ class Task(ABC):
     @cached_property
     def data_sha256(self) -> str:
         """Of the training pictures and their labels, as they lie in memory."""
-        digest = hashlib.sha256(self.pictures.pixels.numpy())
-        digest.update(self.pictures.labels.numpy())
+        digest = hashlib.sha256(self.pictures.pixels.numpy().data)
+        digest.update(self.pictures.labels.numpy().data)
         return digest.hexdigest()
 
     @abstractmethod
@@ -167,6 +167,10 @@ class ReidTask(Task):
         self.gallery: tuple[Tensor, Crops] | None = None
         if held_crops is not None:
             query, gallery = query_and_gallery(held_crops)
+            if not len(query):
+                raise DataError(
+                    "the identities held out must each be seen by two cameras, but none is; give --hold-out 0"
+                )
             self.query = read_crops(query, recipe.stored, progress), query
             self.gallery = read_crops(gallery, recipe.stored, progress), gallery
         self.summary = f"{len(crops)} crops of {self.identities} identities, {held} identities held out"

@@ -47,9 +47,9 @@ def bench(
             raise OutputError(f"--html must name an .html file, but got {html}")
         check_output(html, overwrite=True)
     report = run_bench(artifacts, baseline, threads, runs, warm_up, bar("runs"))
+    emit(report, as_json, render(report))  # before the page: the figures stay where it can't be written
     if html is not None:
         from edge_stra.bench_page import page
 
         write_atomically(html, page(report).encode())
         say(f"page: {html}")
-    emit(report, as_json, render(report))

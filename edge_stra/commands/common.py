@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edge_stra.quiet import printable
 from edge_stra.shipped import shipped_artifact
 from edge_stra.spec import ArtifactError
 
@@ -30,7 +31,7 @@ def say(line: str) -> None:
 
 
 def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(data, indent=1) if as_json else text)
+    click.echo(json.dumps(data, indent=1) if as_json else printable(text))
 
 
 def bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:

@@ -73,13 +73,13 @@ def evaluate(
             f"--min-map is for re-identification models, but {subject.label} is none; give --min-accuracy"
         )
     done = run_evaluation(subject, data, open_subject(baseline, model, workers) if baseline else None, bar)
+    told = done.report | ({"flip_average": True} if flip_average else {})
+    emit(told, as_json, render(done.report))  # before the picture: the figures stay where it can't be written
     if picture is not None:
         from edge_stra.apps.overlay import write_picture
 
         write_picture(picture, done.draw())
         say(f"picture: {picture}")
-    told = done.report | ({"flip_average": True} if flip_average else {})
-    emit(told, as_json, render(done.report))
     if failures := find_failures(done.report, min_accuracy if min_map is None else min_map, max_drop):
         raise ParityError("; ".join(failures))
 

@@ -78,13 +78,13 @@ def calibrate(
     finally:
         if store is not None:
             store.close()
+    emit(report, as_json, render(report))
     if picture is not None:
         from edge_stra.pairs_svg import draw_curves
 
         drawing = draw_curves(pairs, searches, report["threshold"], false_accepts)
         write_atomically(picture, drawing.encode())
         say(f"picture: {picture}")
-    emit(report, as_json, render(report))
 
 
 def check_svg_path(path: Path) -> None:

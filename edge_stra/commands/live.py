@@ -184,9 +184,9 @@ def log_mode(live: Live) -> Literal["new", "overwrite", "append"]:
 
 
 def create_mp4(path: Path, fps: float, overwrite: bool) -> Output:
-    from edge_stra.outputs.mp4 import Mp4Output
+    from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
 
-    return Mp4Output(path, fps, overwrite=overwrite)
+    return Mp4Output(path, min(fps, MAX_FPS), overwrite=overwrite)  # of a faster source it leaves pictures out
 
 
 def create_recording(live: Live, controls: Controls, fps: float) -> Output:

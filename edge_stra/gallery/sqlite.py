@@ -7,7 +7,7 @@ one wrote; what is new has larger numbers, and a counter in the file tells that 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from edge_stra.gallery.checks import (
 from edge_stra.gallery.matrix import Matrix
 from edge_stra.gallery.sqlite_file import ended, open_file, told
 from edge_stra.gallery.store import Entry, Maker, Match
-from edge_stra.spec import GalleryError
+from edge_stra.spec import DataError, GalleryError
 
 BATCH = 2000  # rows read at a time
 COLUMNS = "number, identity, camera, site, time_s, embedding"
@@ -69,6 +69,7 @@ class SqliteGallery:
             rows = self._connection.execute(
                 f"SELECT number, identity, camera, time_s, site FROM entries WHERE number IN ({marks})", list(found)
             ).fetchall()
+        self._check(row[1:5] for row in rows)
         by_number = {row[0]: row for row in rows}
         return [Match(row[1], found[n], row[2], row[3], row[4]) for n in found if (row := by_number.get(n))]
 
@@ -83,12 +84,15 @@ class SqliteGallery:
         return int(self._all("SELECT count(*) FROM entries")[0][0])
 
     def identities(self) -> dict[str, int]:
-        return dict(self._all("SELECT identity, count(*) FROM entries GROUP BY identity ORDER BY identity"))
+        rows = self._all("SELECT identity, count(*) FROM entries GROUP BY identity ORDER BY identity")
+        self._check((row[0], "", 0, "") for row in rows)
+        return dict(rows)
 
     def entries(self) -> Iterator[Entry]:
         last = 0
         while rows := self._all(f"SELECT {COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?", last, BATCH):
             vectors = self._vectors([row[5] for row in rows])
+            self._check((row[1], row[2], row[4], row[3]) for row in rows)
             for row, vector in zip(rows, vectors, strict=True):
                 yield Entry(row[1], vector, row[2], row[4], row[3])
             last = rows[-1][0]
@@ -165,7 +169,10 @@ class SqliteGallery:
         if self._matrix is not None and not self._stale and version == self._seen[0]:
             return self._matrix
         ask = self._connection.execute
-        removals = int(ask("SELECT value FROM meta WHERE key = 'removals'").fetchone()[0])
+        try:
+            removals = int(ask("SELECT value FROM meta WHERE key = 'removals'").fetchone()[0])
+        except (ValueError, TypeError) as error:
+            raise GalleryError(f"{self.path} must count its removals, but does not; it is damaged") from error
         if self._matrix is None:
             self._matrix = Matrix(self.maker.dimension, int(ask("SELECT count(*) FROM entries").fetchone()[0]))
         elif removals != self._seen[1]:
@@ -178,6 +185,17 @@ class SqliteGallery:
             self._matrix.append([row[0] for row in rows], codes, self._vectors([row[2] for row in rows]))
         self._seen, self._stale = (version, removals), False
         return self._matrix
+
+    def _check(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Raises GalleryError where identity, camera, time and site are not what `add` would have kept."""
+        try:
+            for identity, camera, time_s, site in rows:
+                checked_name("identity", identity)
+                checked_name("camera", camera, True)
+                checked_name("site", site, True)
+                check_time(time_s)
+        except (DataError, TypeError) as error:
+            raise GalleryError(f"{self.path} holds what was not added to it: {error}; it was changed") from error
 
     def _vectors(self, blobs: list[bytes]) -> NDArray[np.float32]:
         size = 4 * self.maker.dimension

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_stra.gallery.checks import MAX_DIMENSION, SHA256
+from edge_stra.gallery.checks import check_maker
 from edge_stra.gallery.store import Maker
-from edge_stra.spec import GalleryError, MissingError
+from edge_stra.spec import DataError, GalleryError, MissingError
 
 KEY_VARIABLE = "EDGE_STRA_GALLERY_KEY"
 APPLICATION_ID = 0x45535447  # ESTG: what `file` and this project know a gallery by
@@ -204,10 +204,9 @@ def read_maker(connection: Any, path: Path) -> Maker:
     kept = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('sha256', 'dimension', 'name')"))
     try:
         maker = Maker(kept["sha256"], int(kept["dimension"]), kept["name"])
-    except (KeyError, ValueError) as error:
+        check_maker(maker)
+    except (KeyError, ValueError, TypeError, DataError) as error:
         raise GalleryError(f"{path} must name its model, but does not: {error!r}; it is damaged") from error
-    if not SHA256.fullmatch(maker.sha256) or not 1 <= maker.dimension <= MAX_DIMENSION:
-        raise GalleryError(f"{path} must name its model, but names {maker.sha256[:20]!r}; it is damaged")
     return maker
 
 

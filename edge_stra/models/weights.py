@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import MobileNetV2
-from edge_stra.spec import ModelError
+from edge_stra.spec import ModelError, OutputError, first_line
 
 MAX_WEIGHT_BYTES = 2**30
 # All that safetensors and torch's unpickler were seen to raise on damaged bytes, cut and changed at every place.
@@ -61,6 +61,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path} must hold a dictionary of tensors, but holds something else")
+    if odd := [k for k, v in state.items() if v.device.type != "cpu" or v.layout != torch.strided or v.is_quantized]:
+        raise ModelError(f"{path} must hold ordinary tensors with their numbers, but {odd[0]} is none; save it again")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -142,8 +144,8 @@ def check_finite(state: dict[str, Tensor], path: Path) -> None:
 def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None, name: str | None = None) -> None:
     """Writes safetensors through a temporary file; `dtype` (float16) is for the floating-point tensors.
 
-    `name`, the model's in the registry, is kept in the file for `weights_model`. Raises ModelError, and writes
-    nothing, where a finite number is too large for `dtype`.
+    `name`, the model's in the registry, is kept in the file for `weights_model`. Raises ModelError where a finite
+    number is too large for `dtype`, OutputError where the place can't be written; then nothing is.
     """
     state = {
         key: convert(key, value, dtype if value.is_floating_point() else None).contiguous()
@@ -151,8 +153,14 @@ def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None,
         if not key.endswith("num_batches_tracked")
     }
     temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary, {"model": name} if name else None)
-    temporary.replace(path)
+    try:
+        save_file(state, temporary, {"model": name} if name else None)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} can't be written: {first_line(error)}; look at the disk and at permissions"
+        ) from error
 
 
 def convert(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -87,6 +87,15 @@ def name_of(host_header: str) -> str:
         return ""
 
 
+def is_own(origin: str, host: str) -> bool:
+    """Whether an Origin header names the page that this Host serves."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc == host
+
+
 def refusal(access: Access, headers: Mapping[str, str], method: str, path: str) -> str | None:
     """Why a request that another site's page may have sent is refused; None where it is not.
 
@@ -97,7 +106,7 @@ def refusal(access: Access, headers: Mapping[str, str], method: str, path: str) 
     if access.token is None and not is_loopback(name_of(host)):
         return "this page answers to localhost alone; open it by the address that the app printed"
     origin = headers.get("Origin")
-    if origin is not None and (urlsplit(origin).scheme not in ("http", "https") or urlsplit(origin).netloc != host):
+    if origin is not None and not is_own(origin, host):
         return "the request comes from a page of another origin"
     navigates = method in ("GET", "HEAD") and path == "/"
     if not navigates and headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
