@@ -183,16 +183,20 @@ def measure(graph: Graph, group: tuple[int, ...], unpacked: Collection[int] = ()
 
 
 def count_macs(operator: Operator) -> int:
-    """Multiply-accumulates of convolutions, linears and batched products; 0 for all else."""
+    """Multiply-accumulates of convolutions, linears and batched products; 0 for all else, and without their axes."""
     name, sides = operator.name, (*operator.inputs[:2], *operator.outputs[:1])
-    if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL") or None in sides:
+    if (
+        name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
+        or None in sides
+        or len(sides) < 3
+    ):
         return 0
     a, b, out = (tensor for tensor in sides if tensor is not None)
     if name == "BATCH_MATMUL":
-        return out.elements * a.shape[-2 if operator.options.get("AdjX") else -1]
+        return out.elements * a.shape[-2 if operator.options.get("AdjX") else -1] if a.rank >= 2 else 0
     if name == "DEPTHWISE_CONV_2D":
-        return out.elements * b.shape[1] * b.shape[2]
-    return out.elements * b.elements // b.shape[0] if b.shape[0] else 0
+        return out.elements * b.shape[1] * b.shape[2] if b.rank >= 3 else 0
+    return out.elements * b.elements // b.shape[0] if b.shape and b.shape[0] else 0
 
 
 def report(inspection: Inspection) -> dict[str, Any]:

@@ -6,13 +6,14 @@ and keeps every tensor: several times slower, so it runs only while somebody loo
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact
-from edge_stra.runtime import open_plain, quantize_array, read_float
+from edge_stra.runtime import invoke, open_plain, quantize_array, read_float
 
 MODE_ATTENTION = "FastModeAttention"  # the module of `edge_stra.fast_attention` whose softmax over nodes is the mask
 
@@ -23,14 +24,14 @@ class MaskReader:
     Serves one thread. Made by `find_masks`.
     """
 
-    def __init__(self, interpreter: Any, detail: dict[str, Any], size_hw: tuple[int, int]) -> None:
-        self.interpreter, self.detail = interpreter, detail
+    def __init__(self, path: Path, interpreter: Any, detail: dict[str, Any], size_hw: tuple[int, int]) -> None:
+        self.path, self.interpreter, self.detail = path, interpreter, detail
         (self.input,) = interpreter.get_input_details()
         self.nodes_hw = grid_of(int(detail["shape"][-1]), size_hw)
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         self.interpreter.set_tensor(self.input["index"], quantize_array(x, self.input))
-        self.interpreter.invoke()
+        invoke(self.interpreter, self.path)
         masks = read_float(self.interpreter, self.detail)  # (g, 1, n)
         return masks.reshape(masks.shape[0], *self.nodes_hw)
 
@@ -48,7 +49,7 @@ def find_masks(artifact: Artifact) -> MaskReader | None:
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
     outputs = [details[node["outputs"][0]] for node in interpreter._get_ops_details() if node["op_name"] == "SOFTMAX"]
     masks = [d for d in outputs if is_mask(d)]
-    return MaskReader(interpreter, masks[-1], artifact.spec.input.size_hw) if masks else None
+    return MaskReader(artifact.path, interpreter, masks[-1], artifact.spec.input.size_hw) if masks else None
 
 
 def is_mask(detail: dict[str, Any]) -> bool:
@@ -59,7 +60,7 @@ def is_mask(detail: dict[str, Any]) -> bool:
 
 def grid_of(nodes: int, size_hw: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of `nodes` in a map of the input's aspect."""
-    height = round((nodes * size_hw[0] / size_hw[1]) ** 0.5)
+    height = max(1, round((nodes * size_hw[0] / size_hw[1]) ** 0.5))
     while nodes % height:
         height -= 1
     return height, nodes // height

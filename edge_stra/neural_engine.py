@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_stra.mil import Package, open_package
 from edge_stra.mil.program import Constant, Operation, Type
 from edge_stra.spec import ArtifactError
@@ -90,7 +92,12 @@ def has_softmax_elsewhere(seen: Seen) -> str | None:
     rank = len(seen.outputs[0].shape) if seen.outputs else 0
     if seen.operation.kind != "softmax" or rank != 4:
         return None
-    place = int(seen.constants["axis"]) % rank
+    axis = seen.constants.get("axis", -1 if "axis" not in seen.operation.inputs else None)
+    if isinstance(axis, np.ndarray) and axis.size == 1 and axis.dtype.kind in "iu":
+        axis = int(axis.item())
+    if not isinstance(axis, int):  # computed, or damaged
+        return None
+    place = axis % rank
     return None if place == 1 else f"is a softmax over axis {place}, not over the channels (axis 1)"
 
 
@@ -142,9 +149,8 @@ def examine(path: Path) -> Findings:
     """Reads a saved .mlpackage and applies every principle. Raises ArtifactError, MissingError without protobuf."""
     package = open_package(path)
     function = package.function
-    fixed = [o for o in function.operations if o.kind == "const" or o.kind.startswith("constexpr_")]
-    operators = tuple(o for o in function.operations if o not in fixed)
-    values = {o.outputs[0].name: constant_of(o) for o in fixed}
+    operators = tuple(o for o in function.operations if not is_fixed(o))
+    values = {o.outputs[0].name: constant_of(o) for o in function.operations if is_fixed(o)}
     types = {named.name: named.type for named in function.inputs}
     types |= {named.name: named.type for operation in operators for named in operation.outputs}
     complaints = []
@@ -156,6 +162,10 @@ def examine(path: Path) -> Findings:
             if text := principle.breaks(seen):
                 complaints.append(Complaint(index, operation.kind, operation.name, principle.name, text))
     return Findings(package, operators, tuple(complaints))
+
+
+def is_fixed(operation: Operation) -> bool:
+    return operation.kind == "const" or operation.kind.startswith("constexpr_")
 
 
 def constant_of(operation: Operation) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.quiet import quiet_tools
-from edge_stra.spec import ArtifactError, MissingError, ModelSpec
+from edge_stra.spec import ArtifactError, MissingError, ModelSpec, first_line
 from edge_stra.targets import TARGETS
 
 RUNTIMES = (
@@ -27,6 +27,8 @@ RUNTIMES = (
     ("tflite-runtime", "tflite_runtime.interpreter", "Interpreter"),
     ("tensorflow", "tensorflow", "lite.Interpreter"),
 )
+TENSOR_DTYPES = ("float32", "int8", "uint8", "int16")
+"""Of a file's input and output."""
 
 
 def find_runtime(wanted: str | None = None) -> tuple[str, type[Any]]:
@@ -62,16 +64,16 @@ class Predictor:
         try:
             self.interpreter = interpreter_class(model_path=str(artifact.path), num_threads=threads)
             self.interpreter.allocate_tensors()
+            inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:
-            cause = str(error).strip().splitlines()[0][:160]
+            cause = first_line(error)
             raise ArtifactError(f"{artifact.path} can't be loaded by {self.runtime_name}: {cause}") from error
-        (self.input,) = self.interpreter.get_input_details()
-        (self.output,) = self.interpreter.get_output_details()
+        self.input, self.output = one_tensor(artifact, inputs, "input"), one_tensor(artifact, outputs, "output")
         check_tensors(artifact, self.input["shape"], self.output["shape"])
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         self.interpreter.set_tensor(self.input["index"], quantize_array(x, self.input))
-        self.interpreter.invoke()
+        invoke(self.interpreter, self.artifact.path)
         return dequantize_array(self.interpreter.get_tensor(self.output["index"]), self.output)
 
     def raw(self, x: NDArray[np.float32]) -> NDArray[Any]:
@@ -112,8 +114,7 @@ def delegated(path: Path) -> Delegated:
             interpreter = interpreter_class(model_path=str(path), num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        cause = str(error).strip().splitlines()[0][:160]
-        raise ArtifactError(f"{path} can't be loaded by {name}: {cause}; export it again") from error
+        raise ArtifactError(f"{path} can't be loaded by {name}: {first_line(error)}; export it again") from error
     if not hasattr(interpreter, "_get_ops_details"):
         return Delegated(name, 0, None)
     # The list keeps the nodes that a delegate replaced, and appends one DELEGATE for each part it took.
@@ -192,6 +193,31 @@ def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[
     return extremes
 
 
+def invoke(interpreter: Any, path: Path) -> None:
+    """One run of a loaded file. Raises ArtifactError where an operator fails."""
+    try:
+        interpreter.invoke()
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{path} can't be run: {first_line(error)}; export it again") from error
+
+
+def one_tensor(artifact: Artifact, details: list[dict[str, Any]], what: str) -> dict[str, Any]:
+    """The only input or output. Raises ArtifactError where there are others, or its values can't be read as floats."""
+    if len(details) != 1:
+        raise ArtifactError(f"{artifact.path} must have one {what}, but has {len(details)}; export it again")
+    detail = details[0]
+    dtype, (scale, _) = np.dtype(detail["dtype"]).name, detail["quantization"]
+    if dtype not in TENSOR_DTYPES:
+        raise ArtifactError(
+            f"{artifact.path} must have an {what} of {', '.join(TENSOR_DTYPES)}, but has {dtype}; export it again"
+        )
+    if dtype != "float32" and not 0 < scale < np.inf:
+        raise ArtifactError(
+            f"{artifact.path} must have a positive scale for its {dtype} {what}, but has {scale}; export it again"
+        )
+    return detail
+
+
 def check_tensors(artifact: Artifact, input_shape: Any, output_shape: Any) -> None:
     """Raises ArtifactError where the graph's tensors are not those of the specification."""
     spec: ModelSpec = artifact.spec
@@ -199,7 +225,10 @@ def check_tensors(artifact: Artifact, input_shape: Any, output_shape: Any) -> No
     came = tuple(int(v) for v in input_shape)
     if came != wanted:
         raise ArtifactError(f"{artifact.path} must take an input of {wanted} by its specification, but takes {came}")
-    width = int(output_shape[-1])
+    given = tuple(int(v) for v in output_shape)
+    if len(given) != 2 or given[0] != 1 or given[1] < 1:
+        raise ArtifactError(f"{artifact.path} must give an output of (1, K), but gives {given}; export it again")
+    width = given[1]
     if spec.labels and width != len(spec.labels):
         raise ArtifactError(f"{artifact.path} has {len(spec.labels)} labels by its specification, but {width} outputs")
 

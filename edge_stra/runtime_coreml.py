@@ -50,9 +50,10 @@ def labels_of(package: Package) -> tuple[str, ...]:
     known = {o.outputs[0].name: o.inputs["val"][0] for o in package.function.operations if o.kind == "const"}
     for operation in package.function.operations:
         if operation.kind == "classify":
-            given = operation.inputs["classes"][0]
-            classes = known[given] if isinstance(given, str) else given
-            return tuple(str(label) for label in classes.value) if isinstance(classes, Constant) else ()
+            given = operation.inputs.get("classes", ("",))[0]
+            classes = known.get(given) if isinstance(given, str) else given
+            values = classes.value if isinstance(classes, Constant) else ()
+            return tuple(str(label) for label in (values.flat if isinstance(values, np.ndarray) else values))
     return ()
 
 
@@ -85,7 +86,8 @@ def digest(path: Path) -> str:
     """
     total = hashlib.sha256()
     for file in check_package(path):
-        total.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+        head = f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0"
+        total.update(head.encode("utf-8", "surrogateescape"))  # a name may be any bytes
         with file.open("rb") as opened:
             while block := opened.read(1 << 20):
                 total.update(block)
@@ -130,5 +132,9 @@ class CoreMLPredictor:
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         pixels = to_pixels(x, self.spec, self.artifact.path)
         found = self.executor.run({INPUT: pixels}, wanted=[self.spec.output])[self.spec.output]
-        result: NDArray[np.float32] = np.asarray(found, np.float32)
-        return result
+        if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[0] != 1:
+            came = getattr(found, "shape", type(found).__name__)
+            raise ArtifactError(
+                f"{self.artifact.path} must give {self.spec.output} of (1, K), but gives {came}; export it again"
+            )
+        return found.astype(np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_stra.artifact import Artifact
 from edge_stra.onnx_file import read_onnx
 from edge_stra.runtime import check_tensors
-from edge_stra.spec import ArtifactError, MissingError
+from edge_stra.spec import ArtifactError, MissingError, first_line
 
 FAULTS = (
     "Fail",
@@ -55,13 +55,13 @@ class OnnxPredictor:
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         self.artifact, self.spec = artifact, artifact.spec
-        runtime, faults = load_runtime()
+        runtime, self.faults = load_runtime()
         self.runtime_name = f"onnxruntime {runtime.__version__}"
         data, _ = read_onnx(artifact.path)
         try:
             self.session = open_session(data, threads)
-        except faults as error:
-            cause = str(error).strip().splitlines()[0][:160]
+        except self.faults as error:
+            cause = first_line(error)
             raise ArtifactError(f"{artifact.path} can't be loaded by {self.runtime_name}: {cause}") from error
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shapes = [tensor.shape for tensor in (*inputs, *outputs)]
@@ -81,6 +81,9 @@ class OnnxPredictor:
         self.input = inputs[0].name
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        (output,) = self.session.run(None, {self.input: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
+        try:
+            (output,) = self.session.run(None, {self.input: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
+        except self.faults as error:
+            raise ArtifactError(f"{self.artifact.path} can't be run: {first_line(error)}; export it again") from error
         result: NDArray[np.float32] = output
         return result

@@ -16,12 +16,13 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner, Result
 
+from edge_stra.artifact import Artifact
 from edge_stra.cli import main
 from edge_stra.delegate_rules import DELEGATES, EDGE_TPU, GPU, XNNPACK
-from edge_stra.graph import OPTIONS, Graph, read_graph
+from edge_stra.graph import OPTIONS, Graph, Operator, Tensor, read_graph
 from edge_stra.inspect_graph import Findings, count_macs, examine, inspect, report
-from edge_stra.runtime import delegated
-from edge_stra.spec import ArtifactError
+from edge_stra.runtime import Predictor, delegated
+from edge_stra.spec import ArtifactError, InputSpec, ModelSpec
 from edge_stra.synthetic import face_pictures
 
 if TYPE_CHECKING:
@@ -666,6 +667,103 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     result = edge_stra(tmp_path / "a.tflite")
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("CONV_2D", [MAP]),
+        ("CONV_2D", [MAP, ()]),
+        ("DEPTHWISE_CONV_2D", [MAP, (8,)]),
+        ("BATCH_MATMUL", [(), ()]),
+        ("BATCH_MATMUL", [(4,), (4,)]),
+        ("FULLY_CONNECTED", []),
+    ],
+)
+def test_operators_without_their_inputs_or_axes_count_nothing(name: str, shapes: list[Shape]) -> None:
+    inputs = tuple(Tensor(i, "", "float32", shape, False, None) for i, shape in enumerate(shapes))
+    operator = Operator(0, name, 1, inputs, (Tensor(9, "", "float32", MAP, False, None),), {"AdjX": True})
+    assert count_macs(operator) == 0
+
+
+# --- graphs that a Predictor must refuse: what the runtime loads, but is no network of ours
+
+
+def mean(tiny: Tiny, x: int, out: Shape, axes: list[int]) -> int:
+    return tiny.add("MEAN", [x, tiny.constant(axes)], [tiny.tensor(out)], keepDims=False)
+
+
+def two_inputs(tiny: Tiny) -> list[int]:
+    x = tiny.input(MAP3)
+    return [mean(tiny, tiny.add("ADD", [x, tiny.input(MAP3)], [tiny.tensor(MAP3)]), (1, 3), [1, 2])]
+
+
+def two_outputs(tiny: Tiny) -> list[int]:
+    x = tiny.input(MAP3)
+    return [mean(tiny, x, (1, 3), [1, 2]), mean(tiny, x, (1, 3), [1, 2])]
+
+
+def of_bytes(which: str) -> Build:
+    """Bytes without a scale go in or come out: the runtime gives 0 for it."""
+
+    def build(tiny: Tiny) -> list[int]:
+        inner, outer = tiny.tensor(MAP3), tiny.tensor((1, 3), "UINT8")
+        x = tiny.input(MAP3, "UINT8") if which == "input" else tiny.input(MAP3)
+        for tensor in tiny.graph.tensors:
+            tensor.quantization = None
+        y = mean(tiny, tiny.add("CAST", [x], [inner], kind="CastOptions"), (1, 3), [1, 2])
+        return [y if which == "input" else tiny.add("CAST", [y], [outer], kind="CastOptions")]
+
+    return build
+
+
+def of_bools(tiny: Tiny) -> list[int]:
+    x = tiny.tensor(MAP3)
+    tiny.add("CAST", [tiny.input(MAP3, "BOOL")], [x], kind="CastOptions")
+    return [mean(tiny, x, (1, 3), [1, 2])]
+
+
+def by_index(tiny: Tiny) -> list[int]:
+    """Takes elements of a row at the places that the input names."""
+    places, taken = tiny.tensor(MAP3, "INT32"), tiny.tensor(MAP3)
+    tiny.add("CAST", [tiny.input(MAP3)], [places], kind="CastOptions")
+    tiny.add("GATHER", [tiny.constant(np.arange(4), "FLOAT32"), places], [taken], kind="GatherOptions")
+    return [mean(tiny, taken, (1, 3), [1, 2])]
+
+
+MAP3 = (1, 2, 2, 3)
+REFUSED: dict[str, tuple[Build, str]] = {
+    "two inputs": (two_inputs, "must have one input, but has 2"),
+    "two outputs": (two_outputs, "must have one output, but has 2"),
+    "scalar output": (lambda t: [mean(t, t.input(MAP3), (), [0, 1, 2, 3])], r"must give an output of \(1, K\), but"),
+    "output of rank 3": (lambda t: [mean(t, t.input(MAP3), (1, 2, 3), [1])], r"must give an output of \(1, K\), but"),
+    "bool input": (of_bools, "must have an input of float32, int8, uint8, int16, but has bool"),
+    "input without scale": (of_bytes("input"), "must have a positive scale for its uint8 input, but has 0"),
+    "output without scale": (of_bytes("output"), "must have a positive scale for its uint8 output, but has 0"),
+}  # fmt: skip
+
+
+def load(tmp_path: Path, build: Build) -> Predictor:
+    tiny = Tiny()
+    path = tiny.save(tmp_path / "a.tflite", *build(tiny))
+    spec = ModelSpec("tiny", "fer", InputSpec((2, 2), "rgb"), ("a", "b", "c"), "logits")
+    return Predictor(Artifact(path, spec, "tflite", "none", "", None))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_predictor_refuses_what_it_can_not_run(case: str, tmp_path: Path) -> None:
+    build, words = REFUSED[case]
+    with pytest.raises(ArtifactError, match=words) as caught:
+        load(tmp_path, build)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_operator_that_fails_while_it_runs_is_one_line(tmp_path: Path) -> None:
+    predictor = load(tmp_path, by_index)
+    assert predictor(np.ones(MAP3, np.float32)).tolist() == [[1, 1, 1]]
+    with pytest.raises(ArtifactError, match="can't be run: ") as caught:
+        predictor(np.full(MAP3, 9, np.float32))
+    assert "\n" not in str(caught.value)
 
 
 def test_inspection_needs_the_schema_alone(tmp_path: Path) -> None:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edge_stra.artifact import Artifact
 from edge_stra.cli import main
-from edge_stra.mil import load_executor
+from edge_stra.mil import load_executor, open_package
+from edge_stra.mil.inputs import read_inputs
+from edge_stra.mil.report import weights_of
 from edge_stra.mil.weights import METADATA
+from edge_stra.neural_engine import examine
 from edge_stra.quiet import quiet_tools
-from edge_stra.spec import ArtifactError
+from edge_stra.runtime_coreml import CoreMLPredictor, digest, labels_of
+from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec
 
 with quiet_tools():
     import coremltools as ct
@@ -182,6 +189,41 @@ def nest(model: Any) -> None:
     weight_value(model).CopyFrom(value)
 
 
+def named_value(model: Any) -> None:
+    constant = operation_of(model, "const")
+    constant.attributes.pop("val")
+    constant.inputs["val"].arguments.add(name="x")
+
+
+def list_of_pairs(model: Any) -> None:
+    value = MIL_pb2.Value()
+    value.type.listType.length.constant.size = 1
+    part = value.immediateValue.list.values.add()
+    part.type.tensorType.dataType, part.type.tensorType.rank = 23, 1
+    part.type.tensorType.dimensions.add().constant.size = 2
+    part.immediateValue.tensor.ints.values.extend([1, 2])
+    weight_value(model).CopyFrom(value)
+
+
+def text_in_bytes(model: Any) -> None:
+    value = MIL_pb2.Value()
+    value.type.tensorType.dataType = 2
+    value.immediateValue.tensor.bytes.values = b"text"
+    weight_value(model).CopyFrom(value)
+
+
+def empty_of_absurd_rank(model: Any) -> None:
+    set_dimension(0)(model)
+    weight_value(model).type.tensorType.rank += 1
+    weight_value(model).type.tensorType.dimensions.add().constant.size = (1 << 64) - 1
+
+
+def input_shape(model: Any, *shape: int) -> None:
+    array = model.description.input[0].type.multiArrayType
+    del array.shape[:]
+    array.shape.extend(shape)
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no manifest": (lambda p: (p / "Manifest.json").unlink(), "its manifest can't be read"),
     "manifest is no JSON": (cut("Manifest.json", 40), "must name the root model"),
@@ -244,6 +286,20 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "described output unknown": (spec(lambda m: setattr(m.description.output[0], "name", "z")), "must have 'z'"),
     "described input unknown": (spec(lambda m: setattr(m.description.input[0], "name", "z")), "must have 'z'"),
     "constant without value": (spec(lambda m: operation_of(m, "const").attributes.pop("val")), "must have one value"),
+    "constant without output": (
+        spec(lambda m: operation_of(m, "const").ClearField("outputs")), "must have one value and one output"),
+    "constant that names its value": (spec(named_value), "must have one value and one output"),
+    "operator without output": (spec(lambda m: operation_of(m, "relu").ClearField("outputs")), "must have an output"),
+    "list of pairs": (spec(list_of_pairs), "one can't be decoded"),
+    "text in bytes": (spec(text_in_bytes), "one can't be decoded"),
+    "dimension of nothing": (spec(empty_of_absurd_rank), "elements or less"),
+    "input of absurd shape": (spec(lambda m: input_shape(m, 1 << 40, 4)), "the input 'x' must be of rank 8 or less"),
+    "input of negative shape": (spec(lambda m: input_shape(m, -4, 3)), "the input 'x' must be of rank 8 or less"),
+    "input of text in the program": (
+        spec(lambda m: setattr(m.mlProgram.functions["main"].inputs[0].type.tensorType, "dataType", 2)),
+        "must be an array of numbers"),
+    "root of a long name": (root_path("a" * 5000), "must be one that can be opened"),
+    "root no UTF-8": (root_path("a\udc80"), "must be one that can be opened"),
 }  # fmt: skip
 
 
@@ -276,6 +332,127 @@ def test_program_that_contradicts_itself_is_refused(name: str, copy: Path) -> No
     with pytest.raises(ArtifactError) as caught:
         load_executor(copy).run({"x": np.zeros((1, 4, 3, 3), np.float32)})
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_described_picture_that_is_none_is_refused(copy: Path) -> None:
+    def change(model: Any) -> None:
+        image = model.description.output[0].type.imageType
+        image.width, image.height, image.colorSpace = 3, 3, 20
+
+    spec(change)(copy)
+    with pytest.raises(ArtifactError, match=r"must be a picture \[1, 3, H, W\]"):
+        load_executor(copy).run({"x": np.zeros((1, 4, 3, 3), np.float32)})
+
+
+def command(*words: str) -> str:
+    """The one line of an error."""
+    found = CliRunner().invoke(main, ["mil", *words])
+    assert found.exit_code == 1 and isinstance(found.exception, SystemExit), found.exception
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("Error:")]
+    assert found.stderr.splitlines()[-1] == line
+    return line
+
+
+def test_an_input_too_large_to_be_drawn_is_refused(copy: Path) -> None:
+    spec(lambda m: input_shape(m, 1 << 13, 1 << 13))(copy)
+    assert "elements or less to be drawn" in command(str(copy))
+
+
+def test_an_input_of_text_can_not_be_drawn(copy: Path) -> None:
+    spec(lambda m: m.description.input[0].type.stringType.SetInParent())(copy)
+    assert "must be an array or an image to be run, but is a string" in command(str(copy))
+
+
+def npy(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+BAD_ARRAYS = {
+    "absurd shape": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846,)}\n"),
+    "shape beyond 64 bits": npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({1 << 70},)}}\n"),
+    "header of several lines": npy(" " * 20_000),
+    "header no literal": npy("{'descr': (\n"),
+    "header with a list as key": npy("{[]: 1}\n"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_inputs_that_claim_too_much_are_refused(case: str, copy: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.npz", "w") as archive:
+        archive.writestr("x.npy", BAD_ARRAYS[case])
+    with pytest.raises(DataError, match=r"must be an \.npz of plain arrays") as caught:
+        read_inputs(tmp_path / "in.npz")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value) in command(str(copy), "--inputs", str(tmp_path / "in.npz"))
+
+
+def test_a_file_name_that_is_no_utf8_has_a_digest(copy: Path) -> None:
+    before = digest(copy)
+    try:
+        (copy / os.fsdecode(b"\xff")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert digest(copy) != before
+
+
+def test_weights_of_an_unknown_output_type_are_listed(copy: Path) -> None:
+    def change(model: Any) -> None:
+        for operation in block_of(model).operations:
+            if operation.type == "const":
+                operation.outputs[0].type.Clear()
+
+    spec(change)(copy)
+    assert next(weights.dense_bytes for weights in weights_of(open_package(copy))) == 0
+
+
+def as_softmax(model: Any, axis: str) -> None:
+    relu = operation_of(model, "relu")
+    relu.type = "softmax"
+    if axis:
+        relu.inputs["axis"].arguments.add(name=axis)
+
+
+@pytest.mark.parametrize(("axis", "complaints"), [("x", 0), ("", 1)], ids=["computed", "left out"])
+def test_a_softmax_without_a_constant_axis_is_read(axis: str, complaints: int, copy: Path) -> None:
+    spec(lambda m: as_softmax(m, axis))(copy)
+    found = examine(copy).complaints
+    assert len([c for c in found if c.principle == "softmax"]) == complaints
+
+
+def test_operators_of_one_name_are_told_apart(copy: Path) -> None:
+    def change(model: Any) -> None:
+        for operation in block_of(model).operations:
+            if operation.type == "const":
+                operation.attributes["name"].CopyFrom(operation_of(model, "const").attributes["name"])
+
+    spec(change)(copy)
+    assert [operation.kind for operation in examine(copy).operators] == ["conv", "relu"]
+
+
+@pytest.mark.parametrize("given", ["absent", "computed", "one number"])
+def test_classes_that_are_no_list_are_no_labels(given: str, copy: Path) -> None:
+    def change(model: Any) -> None:
+        relu = operation_of(model, "relu")
+        relu.type = "classify"
+        if given == "computed":
+            relu.inputs["classes"].arguments.add(name="x")
+        if given == "one number":
+            value = relu.inputs["classes"].arguments.add().value
+            value.type.tensorType.dataType = 23
+            value.immediateValue.tensor.ints.values.append(7)
+
+    spec(change)(copy)
+    assert labels_of(open_package(copy)) == (("7",) if given == "one number" else ())
+
+
+@pytest.mark.parametrize("found", [{"a": 0.5}, "a", np.zeros(2, np.float32), np.zeros((2, 2), np.float32)])
+def test_an_output_that_is_no_row_is_refused(found: Any, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelSpec("tiny", "fer", InputSpec((2, 2), "rgb"), ("a", "b"), "logits")
+    predictor = CoreMLPredictor(Artifact(copy, model, "coreml", "fp16", "", None))
+    monkeypatch.setattr(predictor, "executor", SimpleNamespace(run=lambda *_, **__: {"logits": found}))
+    x = (np.zeros((1, 2, 2, 3)) - model.input.mean_rgb) / model.input.std_rgb
+    with pytest.raises(ArtifactError, match="must give logits of"):
+        predictor(x.astype(np.float32))
 
 
 def test_command_describes_what_it_can_not_run(copy: Path) -> None:

@@ -338,6 +338,25 @@ def test_absent_and_changed_files_are_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_graph_that_fails_while_it_runs_is_one_line(tmp_path: Path) -> None:
+    model, make = tiny(), onnx.helper.make_node
+    del model.graph.node[:]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 2, 3]), "axes"))
+    model.graph.node.extend(
+        [
+            make("ReduceMax", ["input", "axes"], ["most"], keepdims=0),
+            make("ReduceMax", ["most"], ["one"]),
+            make("Cast", ["one"], ["index"], to=onnx.TensorProto.INT64),
+            make("Gather", ["weight", "index"], ["logits"]),
+        ]
+    )
+    predictor = load(save(tmp_path, model.SerializeToString()))
+    assert predictor(np.ones((1, 8, 10, 3), np.float32)).tolist() == [[2, 3]]
+    with pytest.raises(ArtifactError, match=r"can't be run: .*; export it again") as caught:
+        predictor(np.full((1, 8, 10, 3), 9, np.float32))
+    assert "\n" not in str(caught.value)
+
+
 UNFIT: dict[str, tuple[Callable[[], Any], ModelSpec, str]] = {
     "labels": (tiny, ModelSpec("t", "fer", TINY.input, ("a", "b", "c"), "logits"), "3 labels .* but 2 outputs"),
     "size": (tiny, ModelSpec("t", "fer", InputSpec((10, 8), "rgb"), ("a", "b"), "logits"), "input of .1, 10, 8, 3."),

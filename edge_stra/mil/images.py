@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.mil.package import Feature
-from edge_stra.spec import DataError
+from edge_stra.spec import ArtifactError, DataError
 
 
 def check_picture(feature: Feature, picture: NDArray[Any]) -> None:
@@ -33,7 +33,16 @@ def picture_to_tensor(picture: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def tensor_to_picture(feature: Feature, tensor: NDArray[Any]) -> NDArray[Any]:
-    """[1, 3, H, W] or [1, 1, H, W] -> uint8 [H, W, 3] or [H, W], rounded and clipped; float16 for a float image."""
+    """[1, 3, H, W] or [1, 1, H, W] -> uint8 [H, W, 3] or [H, W], rounded and clipped; float16 for a float image.
+
+    Raises ArtifactError where the program made something else.
+    """
+    planes_wanted = 1 if feature.colour.startswith("grey") else 3
+    if getattr(tensor, "shape", ())[:2] != (1, planes_wanted) or tensor.ndim != 4:
+        raise ArtifactError(
+            f"the program's {feature.name!r} must be a picture [1, {planes_wanted}, H, W] by its description, but "
+            f"comes out as {getattr(tensor, 'shape', type(tensor).__name__)}; save it again"
+        )
     planes = tensor[0]
     picture: NDArray[Any] = planes[0] if feature.colour.startswith("grey") else np.moveaxis(planes, 0, 2)
     picture = picture if feature.dtype == "float16" else np.clip(np.rint(picture), 0, 255)

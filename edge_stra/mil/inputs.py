@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
+import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,8 +19,14 @@ from edge_stra.mil.package import Feature
 from edge_stra.spec import DataError
 
 SUFFIX = ".npy"
-# All that zipfile and numpy raise on damaged bytes: RuntimeError for a password or an unknown compression.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError, RuntimeError)
+# All that zipfile and numpy raise on damaged bytes: RuntimeError for a password or an unknown compression, the last
+# four for a header that claims an absurd shape or is no Python literal.
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, ValueError, OSError, RuntimeError, MemoryError,
+    OverflowError, TypeError, SyntaxError, tokenize.TokenError,
+)  # fmt: skip
+MAX_DRAWN = 1 << 25
+"""Elements, or pixels, of an input that is drawn; a picture of 7680x4320 has fewer."""
 
 
 def read_inputs(path: Path) -> dict[str, NDArray[Any]]:
@@ -33,11 +42,22 @@ def read_inputs(path: Path) -> dict[str, NDArray[Any]]:
                 for info in infos
             }
     except UNREADABLE as error:
-        raise DataError(f"{path} must be an .npz of plain arrays, as numpy.savez writes, but: {error}") from error
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path} must be an .npz of plain arrays, as numpy.savez writes, but: {cause}") from error
 
 
 def draw_input(feature: Feature, seed: int) -> NDArray[Any]:
-    """An input that a program can take: waves and noise as a picture, normal numbers, or integers 0 and 1."""
+    """An input that a program can take: waves and noise as a picture, normal numbers, or integers 0 and 1.
+
+    Raises DataError for one that is no array or image, or too large.
+    """
+    if feature.kind not in ("array", "image"):
+        raise DataError(f"the input {feature.name!r} must be an array or an image to be run, but is a {feature.kind}")
+    if math.prod(feature.shape) > MAX_DRAWN:
+        raise DataError(
+            f"the input {feature.name!r} must have {MAX_DRAWN} elements or less to be drawn, but is {feature.shape}; "
+            "give it with --inputs"
+        )
     random = np.random.default_rng([seed, *feature.name.encode()])
     if feature.kind == "image":
         height, width = feature.shape

@@ -13,7 +13,7 @@ from typing import Any
 from edge_stra.artifact import MAX_ARTIFACT_BYTES
 from edge_stra.mil.program import Function, read_function
 from edge_stra.mil.schema import DecodeError, new_model
-from edge_stra.mil.weights import Blob, open_blob
+from edge_stra.mil.weights import Blob, count_elements, open_blob
 from edge_stra.spec import ArtifactError
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -22,6 +22,8 @@ ARRAY_TYPES = {65568: "float32", 65600: "float64", 131104: "int32", 131080: "int
 COLOUR_SPACES = {10: "grey", 20: "rgb", 30: "bgr", 40: "grey_float16"}
 MINIMUM_OS = {6: "iOS 15, macOS 12", 7: "iOS 16, macOS 13", 8: "iOS 17, macOS 14", 9: "iOS 18, macOS 15",
               10: "iOS 26, macOS 26"}  # fmt: skip
+# What values that contradict their types raise while they are decoded.
+UNFIT = (ValueError, TypeError, IndexError, KeyError, OverflowError)
 Sizes = tuple[tuple[int, int | None], ...]  # the least and the largest size of each dimension, None without a bound
 
 
@@ -104,12 +106,17 @@ def open_package(path: Path) -> Package:
     def blob(file_name: str) -> Blob:
         return open_blob(_inside(root.parent, file_name.removeprefix(MODEL_PATH), path))
 
-    function = read_function(model.mlProgram, name, blob)
+    try:
+        function = read_function(model.mlProgram, name, blob)
+    except UNFIT as error:
+        raise ArtifactError(
+            f"{path} must hold a program of whole values, but one can't be decoded: {error}; save it again"
+        ) from error
     info = description.metadata
     return Package(
         path=path,
         specification_version=model.specificationVersion,
-        inputs=tuple(_feature(item) for item in described.input),
+        inputs=tuple(_input(item) for item in described.input),
         outputs=tuple(_feature(item) for item in described.output),
         metadata={entry.key: entry.value for entry in info.userDefined},
         description={key: getattr(info, key) for key in ("shortDescription", "versionString", "author", "license")},
@@ -144,12 +151,18 @@ def _inside(folder: Path, relative: str, package: Path) -> Path:
     """A file below `folder` by the path that a package gives. Raises ArtifactError where it leads elsewhere."""
     parts = PurePosixPath(relative).parts
     bad = not parts or relative.startswith(("/", "@")) or ".." in parts or any(c in relative for c in "\\:\0")
-    # A link may lead anywhere, and no tool writes one.
-    if bad or any((folder.joinpath(*parts[:end])).is_symlink() for end in range(len(parts) + 1)):
-        raise ArtifactError(f"{package}: a file's path must stay inside the package, but it is {relative!r}")
     found = folder.joinpath(*parts)
-    if found.exists() and not found.is_file():  # reading a pipe would wait for ever
-        raise ArtifactError(f"{package}: {relative!r} must be a plain file, but is something else")
+    try:
+        relative.encode()  # a lone surrogate is no file name
+        # A link may lead anywhere, and no tool writes one.
+        if bad or any((folder.joinpath(*parts[:end])).is_symlink() for end in range(len(parts) + 1)):
+            raise ArtifactError(f"{package}: a file's path must stay inside the package, but it is {relative!r}")
+        if found.exists() and not found.is_file():  # reading a pipe would wait for ever
+            raise ArtifactError(f"{package}: {relative!r} must be a plain file, but is something else")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{package}: a file's path must be one that can be opened, but it is {relative[:80]!r}; save it again"
+        ) from error
     return found
 
 
@@ -169,6 +182,13 @@ def _specification(path: Path) -> Any:
         raise ArtifactError(
             f"{path} must be a Core ML specification, but is damaged: {error}; save it again"
         ) from error
+
+
+def _input(item: Any) -> Feature:
+    """Raises ArtifactError where no memory holds an input as it is described."""
+    feature = _feature(item)
+    count_elements(feature.shape, f"the input {feature.name!r}")
+    return feature
 
 
 def _feature(item: Any) -> Feature:

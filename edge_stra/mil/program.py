@@ -95,7 +95,22 @@ def _operation(item: Any, open_blob: OpenBlob) -> Operation:
             for binding in entry.value.arguments
         )
     named = [str(given.value) for given in name if isinstance(given, Constant)]
-    return Operation(item.type, (named or [output.name for output in outputs] or [""])[0], inputs, outputs)
+    made = Operation(item.type, (named or [output.name for output in outputs] or [""])[0], inputs, outputs)
+    _check_form(made)
+    return made
+
+
+def _check_form(operation: Operation) -> None:
+    """Raises ArtifactError where an operator has no outputs, an input without values, or a `const` not one value."""
+    what = f"the operator {operation.kind} {operation.name!r}"
+    if operation.kind == "const":
+        if [type(given) for given in operation.inputs.get("val", ())] != [Constant] or len(operation.outputs) != 1:
+            raise ArtifactError(f"{what} must have one value and one output, but has none or several; save it again")
+    elif not operation.outputs:
+        raise ArtifactError(f"{what} must have an output, but has none; save it again")
+    empty = sorted(parameter for parameter, given in operation.inputs.items() if not given)
+    if empty:
+        raise ArtifactError(f"{what} must have a value for each of its inputs, but lacks {empty[0]!r}; save it again")
 
 
 def _named(item: Any) -> Named:

@@ -57,6 +57,8 @@ def weights_of(package: Package) -> list[Weights]:
 def _bytes_of(operation: Operation) -> int:
     """Of the last output: the values, where a mask comes first."""
     declared = operation.outputs[-1].type
+    if declared.dtype in ("other", "string"):
+        return 0
     return count_bytes(declared.dtype, math.prod(size or 0 for size in declared.shape))
 
 

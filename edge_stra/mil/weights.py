@@ -34,7 +34,7 @@ MAX_RANK = 8
 def count_elements(shape: tuple[int, ...], what: str) -> int:
     """The product of a shape. Raises ArtifactError where no tensor can have it."""
     elements = math.prod(shape)
-    if len(shape) > MAX_RANK or elements > MAX_ELEMENTS:
+    if len(shape) > MAX_RANK or elements > MAX_ELEMENTS or not all(0 <= size <= MAX_ELEMENTS for size in shape):
         raise ArtifactError(
             f"{what} must be of rank {MAX_RANK} or less and {MAX_ELEMENTS} elements or less, but claims {shape}"
         )
