@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import write_with
 from edge_stra.faces import Expression, Face, RectXywh, check_picture
-from edge_stra.preprocess import MAX_PICTURE_PIXELS
 from edge_stra.spec import DataError, OutputError
 
 SUBPIXEL_BITS = 4
 SPILL = 3  # pixels outside a box that the frame's dark rim and its smoothing reach, at any line width
+MAX_SIDE = 8192  # of an enlarged picture
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -102,8 +102,8 @@ def enlarged(
     A crop of FER2013 has 48 x 48 pixels: no readable text fits on it before.
     """
     height, width = check_picture(rgb_u8)
-    # A strip one pixel high would take gigabytes: it stays small.
-    factor = min(math.ceil(min_side / min(height, width)), math.isqrt(MAX_PICTURE_PIXELS // (height * width)))
+    # A strip one pixel high would take gigabytes, and no format holds its length: it is enlarged less, or not.
+    factor = min(math.ceil(min_side / min(height, width)), MAX_SIDE // max(height, width))
     if factor <= 1:
         return rgb_u8, list(expressions)
     large: Any = cv2.resize(rgb_u8, (width * factor, height * factor), interpolation=cv2.INTER_CUBIC)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render
 from edge_stra.faces import Expression, Face, RectXywh
-from edge_stra.preprocess import MAX_PICTURE_PIXELS, read_rgb
+from edge_stra.preprocess import read_rgb
 from edge_stra.spec import FER_LABELS, ArtifactError, DataError, InputSpec, MissingError, ModelSpec, OutputError
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -317,11 +317,11 @@ def test_enlarged_gives_a_small_crop_room_for_its_panel() -> None:
     assert same is large
 
 
-def test_a_strip_is_not_enlarged_beyond_what_a_picture_may_have() -> None:
-    strip = np.zeros((1, 20000, 3), np.uint8)
-    large, _ = enlarged(strip, [])
-    assert large.shape[0] * large.shape[1] <= MAX_PICTURE_PIXELS
-    assert large.shape[1] > strip.shape[1]
+def test_a_strip_is_enlarged_no_further_than_a_format_holds(tmp_path: Path) -> None:
+    longer, strip = np.zeros((1, 20000, 3), np.uint8), np.zeros((4, 2000, 3), np.uint8)
+    assert enlarged(longer, [])[0] is longer
+    assert enlarged(strip, [])[0].shape == (16, 8000, 3)
+    write_picture(tmp_path / "strip.png", enlarged(longer, [])[0])
 
 
 def test_pictures_are_written_and_read_back(tmp_path: Path) -> None:
