@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,18 @@ def test_tensors_without_plain_numbers_are_refused(odd: Tensor, tmp_path: Path) 
     torch.save({"weight": odd}, tmp_path / "odd.pt")
     with pytest.raises(ModelError, match="must hold ordinary tensors with their numbers, but weight is none"):
         read_weights(tmp_path / "odd.pt")
+
+
+def test_a_checkpoint_that_expands_too_far_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "small.pt", "w") as packed:
+        for info in plain.infolist():
+            packed.writestr(info.filename, plain.read(info), zipfile.ZIP_DEFLATED)
+    assert read_weights(tmp_path / "small.pt")["weight"].shape == (1 << 20,)
+    monkeypatch.setattr("edge_stra.models.weights.MAX_WEIGHT_BYTES", 1 << 20)
+    assert (tmp_path / "small.pt").stat().st_size < 1 << 20
+    with pytest.raises(ModelError, match="must expand to at most 1 MiB"):
+        read_weights(tmp_path / "small.pt")
 
 
 def test_a_full_disk_leaves_no_half_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

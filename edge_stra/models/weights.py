@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     LookupError,
     TypeError,
 )
-UNREADABLE += (AttributeError, AssertionError, OSError, OverflowError, struct.error)
+UNREADABLE += (zipfile.BadZipFile, AttributeError, AssertionError, OSError, OverflowError, struct.error)
 
 
 def check_file(path: Path) -> None:
@@ -50,6 +51,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     check_file(path)
     try:
+        if zipfile.is_zipfile(path):  # what torch.save writes uncompressed; compressed zeros would expand without end
+            with zipfile.ZipFile(path) as packed:
+                expanded = sum(info.file_size for info in packed.infolist())
+            if expanded > MAX_WEIGHT_BYTES:
+                raise ModelError(f"{path} must expand to at most {MAX_WEIGHT_BYTES >> 20} MiB, but does to more")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's guesses about the file; the error below is the word
             state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
