@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import MAX_ARTIFACT_BYTES
 from edge_stra.mil.package import Feature
-from edge_stra.spec import DataError
+from edge_stra.spec import DataError, first_line
 
 SUFFIX = ".npy"
 # All that zipfile and numpy raise on damaged bytes: RuntimeError for a password or an unknown compression, the last
@@ -42,7 +42,7 @@ def read_inputs(path: Path) -> dict[str, NDArray[Any]]:
                 for info in infos
             }
     except UNREADABLE as error:
-        cause = (str(error) or type(error).__name__).splitlines()[0]
+        cause = first_line(error)
         raise DataError(f"{path} must be an .npz of plain arrays, as numpy.savez writes, but: {cause}") from error
 
 
