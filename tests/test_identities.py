@@ -151,6 +151,25 @@ def test_the_script_writes_the_official_layout(tmp_path: Path) -> None:
     assert not any(path.is_symlink() for path in list_market(tmp_path / "copies")[0].paths)
 
 
+def test_the_script_adds_who_stays_to_the_gallery_as_distractors(tmp_path: Path) -> None:
+    names = [path.name for path in many().paths if path.name[0] == "0" and path.name[:4] != "0000"]
+    source, plain, out = touch(tmp_path / "train", *names), tmp_path / "plain", tmp_path / "held"
+    assert run_script(source, plain, "--identities", 3).returncode == 0
+    done = run_script(source, out, "--identities", 3, "--distractors")
+    assert done.returncode == 0, done.stderr
+    (query, gallery), (same_query, alone), train = (
+        list_market(out),
+        list_market(plain),
+        list_crops(plain / "bounding_box_train"),
+    )
+    assert named(query) == named(same_query)
+    added = gallery.identities == 0
+    assert named(gallery.take(~added)) == named(alone)
+    assert {path.resolve() for path in gallery.take(added).paths} == {path.resolve() for path in train.paths}
+    cameras = dict(zip((path.resolve() for path in train.paths), train.cameras, strict=True))
+    assert all(cameras[path.resolve()] == gallery.cameras[i] for i, path in enumerate(gallery.paths) if added[i])
+
+
 def test_the_script_refuses_a_folder_for_each_identity_and_writes_nothing(tmp_path: Path) -> None:
     for name in ("anna", "bob"):
         touch(tmp_path / "train" / name, "1_c1.jpg", "2_c2.jpg")

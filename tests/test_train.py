@@ -399,6 +399,31 @@ def test_augmentation_is_seeded_and_does_not_depend_on_how_a_batch_is_shared() -
     assert 0 <= float(whole.min()) <= float(whole.max()) <= 1
 
 
+def test_colours_change_by_channel_or_vanish_and_grey_faces_stay() -> None:
+    pictures = torch.rand(400, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
+    draws = draw(400, Augmentation(mirror=False, tint=0.2, grey=0.25), torch.Generator().manual_seed(1))
+    result = augment_batch(pictures, (4, 4), draws)
+    gains = (result / pictures).flatten(2)
+    grey = torch.isclose(result, pictures.mean(dim=1, keepdim=True), atol=1e-5).flatten(1).all(1)
+    assert 60 < int(grey.sum()) < 140
+    assert float(gains[~grey].std(dim=2).max()) < 1e-4  # one gain for all of a channel
+    gains = gains[~grey].mean(dim=2)
+    assert 0.8 <= float(gains.min()) < 0.81 and 1.19 < float(gains.max()) <= 1.2001
+    assert abs(float(torch.corrcoef(gains.T)[0, 1])) < 0.2  # each channel by itself
+    faces = pictures[:, :1]
+    assert torch.allclose(augment_batch(faces, (4, 4), draws), faces, atol=1e-5)
+
+
+def test_no_more_is_erased_than_the_recipe_says() -> None:
+    for largest in (0.2, 0.4):
+        how = Augmentation(mirror=False, erase=0.5, erase_area=largest)
+        rectangle = draw(2000, how, torch.Generator().manual_seed(0)).rectangle
+        area = 4 * rectangle[:, 2] * rectangle[:, 3]
+        assert 850 < int((area > 0).sum()) < 1150
+        assert 0.02 <= float(area[area > 0].min()) < 0.03
+        assert largest - 0.01 < float(area.max()) <= largest + 1e-6
+
+
 def test_either_of_two_neighbours_takes_its_share_of_the_other() -> None:
     values = torch.tensor([[0.0, 8.0], [4.0, 0.0], [1.0, 1.0], [3.0, 5.0]])
     share = torch.tensor([0.25, 0.0, 0.5, 1.0])

@@ -24,6 +24,8 @@ class Draws:
     contrast: Tensor  # [B, 1, 1, 1]
     rectangle: Tensor  # [B, 4]: centre y, x and half height, width, in 0..1; nothing is erased where they are 0
     mix: Tensor  # [B]: the share that the picture's neighbour in the batch takes
+    tint: Tensor  # [B, 3, 1, 1]: a gain of each colour channel; grey pictures have none
+    grey: Tensor  # [B, 1, 1, 1] bool
 
     def share(self, part: slice) -> Draws:
         return Draws(*(getattr(self, f.name)[part] for f in fields(self)))
@@ -48,14 +50,16 @@ def draw(batch: int, how: Augmentation, random: torch.Generator) -> Draws:
     ]
     gain = uniform(1 - how.brightness, 1 + how.brightness, 1, 1, 1)
     contrast = uniform(1 - how.contrast, 1 + how.contrast, 1, 1, 1)
-    rectangles = draw_rectangles(batch, how.erase, random)
+    rectangles = draw_rectangles(batch, how.erase, how.erase_area, random)
     mix = torch.rand(batch, generator=random) * how.mix
-    return Draws(torch.stack(rows, 1), gain, contrast, rectangles, mix)
+    tint = uniform(1 - how.tint, 1 + how.tint, 3, 1, 1)
+    grey = uniform(0, 1, 1, 1, 1) < how.grey
+    return Draws(torch.stack(rows, 1), gain, contrast, rectangles, mix, tint, grey)
 
 
-def draw_rectangles(batch: int, chance: float, random: torch.Generator) -> Tensor:
-    """Random erasing (arXiv 1708.04896): 2 to 20 % of the area, sides at most 2:1; [B, 4], zeros for none."""
-    area = torch.rand(batch, generator=random) * 0.18 + 0.02
+def draw_rectangles(batch: int, chance: float, largest: float, random: torch.Generator) -> Tensor:
+    """Random erasing (arXiv 1708.04896): 2 % of the area to `largest`, sides at most 2:1; [B, 4], zeros for none."""
+    area = torch.rand(batch, generator=random) * (largest - 0.02) + 0.02
     aspect = torch.exp((torch.rand(batch, generator=random) * 2 - 1) * math.log(2.0))
     centre = torch.rand(batch, 2, generator=random)
     halves = torch.stack([(area * aspect).sqrt() / 2, (area / aspect).sqrt() / 2], 1)
@@ -75,6 +79,8 @@ def augment_batch(pictures: Tensor, size: Size, draws: Draws) -> Tensor:
     batch, channels = pictures.shape[:2]
     grid = functional.affine_grid(draws.theta, [batch, channels, *size], align_corners=False)
     result = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    if channels == 3:
+        result = torch.where(draws.grey, result.mean(dim=1, keepdim=True), result * draws.tint)
     middle = result.mean(dim=(1, 2, 3), keepdim=True)
     result = (((result - middle) * draws.contrast + middle) * draws.gain).clamp(0, 1)
     return erase(result, draws.rectangle)

@@ -14,7 +14,17 @@ from edge_stra.spec import ModelError
 
 Size = tuple[int, int]
 COUNTS = ("epochs", "batch", "every")  # at least 1
-SHARES = ("dropout", "ema_decay", "erase", "label_smoothing", "mix", "teacher_share", "warmup_fraction")  # 0 to 1
+SHARES = (
+    "dropout",
+    "ema_decay",
+    "erase",
+    "erase_area",
+    "grey",
+    "label_smoothing",
+    "mix",
+    "teacher_share",
+    "warmup_fraction",
+)  # 0 to 1
 T = TypeVar("T")
 
 
@@ -29,7 +39,10 @@ class Augmentation:
     translate: float = 0.0
     brightness: float = 0.0  # gain
     contrast: float = 0.0
+    tint: float = 0.0  # gain of each colour channel by itself, as white balance differs between cameras
+    grey: float = 0.0  # chance of a picture without colour
     erase: float = 0.0  # chance of one erased rectangle
+    erase_area: float = 0.2  # at most this share of the picture
     mix: float = 0.0  # at most this share of another picture, and of its label, mixed in; fer alone
 
 
