@@ -188,6 +188,35 @@ def test_a_history_says_what_the_run_started_from(faces: Path) -> None:
         Run(task, ALONE, Place(faces / "out"), 3, init=faces / "none.safetensors")
 
 
+def first_losses(people: Path, init: Path | None) -> tuple[float, Run]:
+    """Cross-entropy over the training crops as a run begins, with the head's norm as in training."""
+    recipe = parse_recipe(small("reid", label_smoothing=0.1), "test")
+    task = create_task(REID, recipe, people, 0)
+    run = Run(task, ALONE, Place(people / "out"), 3, init)
+    run.begin()
+    inputs = normalise(task.pictures.pixels.float() / 255, task.spec.input)
+    run.learner.network.eval().head.norm.train()
+    with torch.no_grad():
+        logits = run.learner(inputs)[0]
+    return float(torch.nn.functional.cross_entropy(logits, task.pictures.labels)), run
+
+
+def test_a_classifier_begins_at_the_means_of_what_was_trained_before(people: Path) -> None:
+    save_weights(random_model(REID), people / "start.safetensors", name=REID)
+    blank, _ = first_losses(people, None)
+    fitted, run = first_losses(people, people / "start.safetensors")
+    assert blank == pytest.approx(np.log(8), abs=0.05)
+    assert fitted < 0.75 * blank
+    weight = run.learner.classifier.weight.detach()  # type: ignore[union-attr]
+    assert float(weight.norm(dim=1).std()) < 1e-5 * float(weight.norm(dim=1).mean())
+
+
+def test_imagenets_features_fit_no_classifier(people: Path, tmp_path: Path) -> None:
+    features = {k: v for k, v in random_model("mobilenetv2.reid").state_dict().items() if "head." not in k}
+    torch.save(features, tmp_path / "imagenet.pt")
+    assert first_losses(people, tmp_path / "imagenet.pt")[0] == pytest.approx(np.log(8), abs=0.05)
+
+
 def test_a_gpu_that_is_not_there_is_told_in_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
@@ -412,6 +441,31 @@ def test_colours_change_by_channel_or_vanish_and_grey_faces_stay() -> None:
     assert abs(float(torch.corrcoef(gains.T)[0, 1])) < 0.2  # each channel by itself
     faces = pictures[:, :1]
     assert torch.allclose(augment_batch(faces, (4, 4), draws), faces, atol=1e-5)
+
+
+def test_a_rotation_keeps_right_angles_and_lengths_of_pictures_that_are_no_squares() -> None:
+    """A ramp along each axis shows where a pixel's value came from: its slopes are the rotation."""
+    height, width = 64, 32
+    y, x = torch.meshgrid(torch.arange(height) / 100.0, torch.arange(width) / 100.0, indexing="ij")
+    ramps = torch.stack([x, y])[None].repeat(8, 1, 1, 1)  # (8, 2, h, w)
+    draws = draw(8, Augmentation(mirror=False, degrees=20), torch.Generator().manual_seed(0))
+    middle = augment_batch(ramps, (height, width), draws)[:, :, 24:40, 12:20] * 100
+    across, down = middle.diff(dim=3).mean((2, 3)), middle.diff(dim=2).mean((2, 3))  # (8, 2): of x, y
+    assert torch.allclose(across.norm(dim=1), torch.ones(8), atol=1e-3)
+    assert torch.allclose(down.norm(dim=1), torch.ones(8), atol=1e-3)
+    assert float((across * down).sum(1).abs().max()) < 1e-3
+    assert float(across[:, 1].abs().max()) > 0.1
+
+
+def test_what_is_erased_has_the_drawn_shape_in_pixels() -> None:
+    pictures = torch.rand(500, 3, 128, 64, generator=torch.Generator().manual_seed(0))
+    draws = draw(500, Augmentation(mirror=False, erase=1.0), torch.Generator().manual_seed(1))
+    gone = (augment_batch(pictures, (128, 64), draws) - pictures).abs().amax(1) > 1e-4  # (500, h, w)
+    rows, columns = gone.any(2).sum(1), gone.any(1).sum(1)
+    inside = ~(gone[:, 0].any(1) | gone[:, -1].any(1) | gone[:, :, 0].any(1) | gone[:, :, -1].any(1))
+    shape = (rows / columns)[inside]
+    assert int(inside.sum()) > 100
+    assert 0.4 < float(shape.min()) < 0.7 and 1.4 < float(shape.max()) < 2.5
 
 
 def test_no_more_is_erased_than_the_recipe_says() -> None:

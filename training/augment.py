@@ -19,10 +19,10 @@ from torch.nn import functional
 class Draws:
     """What happens to each picture of a batch, all of one value a picture, [B, ...]."""
 
-    theta: Tensor  # [B, 2, 3], output to input coordinates, both -1..1
+    theta: Tensor  # [B, 2, 3], output to input coordinates, both -1..1, of a square picture
     gain: Tensor  # [B, 1, 1, 1]
     contrast: Tensor  # [B, 1, 1, 1]
-    rectangle: Tensor  # [B, 4]: centre y, x and half height, width, in 0..1; nothing is erased where they are 0
+    rectangle: Tensor  # [B, 4]: centre y, x and half height, width, in 0..1 of a square; 0 erases nothing
     mix: Tensor  # [B]: the share that the picture's neighbour in the batch takes
     tint: Tensor  # [B, 3, 1, 1]: a gain of each colour channel; grey pictures have none
     grey: Tensor  # [B, 1, 1, 1] bool
@@ -77,7 +77,9 @@ def resize_batch(pictures: Tensor, size: Size) -> Tensor:
 def augment_batch(pictures: Tensor, size: Size, draws: Draws) -> Tensor:
     """[B, C, h, w] in 0..1 -> [B, C, height, width] in 0..1, each picture changed in its own way."""
     batch, channels = pictures.shape[:2]
-    grid = functional.affine_grid(draws.theta, [batch, channels, *size], align_corners=False)
+    aspect = pictures.shape[2] / pictures.shape[3]  # y and x are of different lengths, which a rotation exchanges
+    theta = draws.theta * draws.theta.new_tensor([[1, aspect, 1], [1 / aspect, 1, 1]])
+    grid = functional.affine_grid(theta, [batch, channels, *size], align_corners=False)
     result = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     if channels == 3:
         result = torch.where(draws.grey, result.mean(dim=1, keepdim=True), result * draws.tint)
@@ -91,8 +93,9 @@ def erase(pictures: Tensor, rectangle: Tensor) -> Tensor:
     height, width = pictures.shape[2:]
     y = (torch.arange(height, device=pictures.device) + 0.5) / height
     x = (torch.arange(width, device=pictures.device) + 0.5) / width
-    rows = (y - rectangle[:, :1]).abs() < rectangle[:, 2:3]  # (b, h)
-    columns = (x - rectangle[:, 1:2]).abs() < rectangle[:, 3:]  # (b, w)
+    aspect = math.sqrt(width / height)  # the same shape in pixels, and the same area
+    rows = (y - rectangle[:, :1]).abs() < rectangle[:, 2:3] * aspect  # (b, h)
+    columns = (x - rectangle[:, 1:2]).abs() < rectangle[:, 3:] / aspect  # (b, w)
     inside = (rows[:, :, None] & columns[:, None])[:, None]
     return torch.where(inside, pictures.mean(dim=(2, 3), keepdim=True), pictures)
 

@@ -75,12 +75,14 @@ def create_optimizer(learner: nn.Module, recipe: Recipe) -> torch.optim.Optimize
     return kind(groups, lr=recipe.learning_rate, fused=True)
 
 
-def initialise(network: MobileNetV2, path: Path, name: str) -> None:
-    """Weights of the same model, or ImageNet features alone. Raises ModelError where neither fits."""
-    if any(key.startswith("head.") for key in read_weights(path)):
+def initialise(network: MobileNetV2, path: Path, name: str) -> bool:
+    """Weights of the same model (True), or ImageNet features alone. Raises ModelError where neither fits."""
+    trained = any(key.startswith("head.") for key in read_weights(path))
+    if trained:
         load_weights(network, path, name)
     else:
         load_imagenet(network, path)
+    return trained
 
 
 class Run:
@@ -91,8 +93,9 @@ class Run:
         self.init: str | None = None  # SHA-256 of what the run started from
         self.task, self.recipe, self.world, self.place, self.seed = task, task.recipe, world, place, seed
         self.learner: Learner = task.create_learner()
+        self.trained = False  # before, as the same model
         if init is not None:
-            initialise(self.learner.network, init, task.spec.name)
+            self.trained = initialise(self.learner.network, init, task.spec.name)
             self.init = sha256_of(init)
         self.average = copy.deepcopy(self.learner.network).eval()
         if recipe_rounds := self.recipe.quantized:
@@ -110,6 +113,13 @@ class Run:
     @property
     def file(self) -> Path:
         return self.place.folder / LAST
+
+    def begin(self) -> None:
+        """What comes before the first step of a run that is not resumed."""
+        if self.ask:
+            self.task.targets = self.ask()
+        if self.trained:
+            self.task.start_classifier(self.learner, self.world.device)
 
     def save(self) -> None:
         if not self.world.leads:
@@ -228,8 +238,8 @@ def train(
         raise OutputError(f"{run.file} exists; give --resume to go on with that run, or another --out")
     if run.file.exists():
         run.resume()
-    elif run.ask:
-        task.targets = run.ask()
+    else:
+        run.begin()
     lengths = [len(task.order(epoch, run.seed)) for epoch in range(recipe.epochs)]
     steps = sum(lengths)
     saved = time.monotonic()

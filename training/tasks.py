@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from edge_stra.ranking import rank
 from edge_stra.spec import DataError, InputSpec, ModelError
 
 EVALUATION_BATCH = 128
+LEAST_SMOOTHING = 0.01  # that a classifier begins with: without any, its logits would have to be infinite
 
 
 def normalise(pictures: Tensor, spec: InputSpec) -> Tensor:
@@ -95,6 +97,9 @@ class Task(ABC):
     @abstractmethod
     def score(self, network: nn.Module, size: Size, device: torch.device) -> Score | None:
         """Of a network in evaluation mode; None where nothing is held out."""
+
+    def start_classifier(self, learner: Learner, device: torch.device) -> None:  # noqa: B027
+        """Fits what serves the loss alone to a network that was trained before; nothing where there is no such part."""
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """Indices [steps, batch] of an epoch."""
@@ -177,6 +182,29 @@ class ReidTask(Task):
 
     def create_learner(self) -> Learner:
         return Learner(create_model(self.spec.name), self.identities)
+
+    @torch.no_grad()
+    def start_classifier(self, learner: Learner, device: torch.device) -> None:
+        """Each identity's row points to the mean of its features; a random classifier would pull at good ones.
+
+        Features as the head's norm gives them in training. Scaled so that the logit of a crop's own identity leads the
+        mean of all by what cross-entropy asks for: with labels smoothed by e over C identities,
+        log((1 - e) (C - 1) / e).
+        """
+        network, head, classifier = learner.network.eval(), learner.network.head, learner.classifier
+        assert isinstance(head, EmbeddingHead) and classifier is not None
+        found = []
+        for part in torch.split(self.pictures.pixels, EVALUATION_BATCH):
+            pictures = resize_batch(part.to(device).float() / 255, self.recipe.stages[0].size)
+            pooled, _ = network.pooled_with_diversity(normalise(pictures, self.spec.input))
+            found.append(head.project(pooled))
+        norm, labels = head.norm, self.pictures.labels.to(device)  # (n)
+        features = functional.batch_norm(torch.cat(found), None, None, norm.weight, norm.bias, training=True)  # (n, k)
+        sums = torch.zeros_like(classifier.weight).index_add_(0, labels, features)  # (c, k)
+        directions = functional.normalize(sums, dim=1)
+        lead = (features * (directions[labels] - directions.mean(dim=0))).sum(dim=1).mean()
+        smoothed = max(self.recipe.label_smoothing, LEAST_SMOOTHING)
+        classifier.weight.copy_(directions * (math.log((1 - smoothed) * (self.identities - 1) / smoothed) / lead))
 
     def score(self, network: nn.Module, size: Size, device: torch.device) -> Score | None:
         """Mean average precision among the identities held out."""
