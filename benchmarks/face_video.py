@@ -1,6 +1,6 @@
 """A video of faces that move, made from photographs: what the expression app is tried on where there is no camera.
 
-    python benchmarks/face_video.py out.mp4 ../shared/media/astronaut.png ../shared/media/face.jpg --seconds 20
+    python benchmarks/face_video.py out.mp4 PHOTO1 PHOTO2 --seconds 20
 
 Each photograph in turn is shown through a window that wanders and breathes, 640x480 at 15 frames a second.
 """

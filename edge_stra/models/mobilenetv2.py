@@ -151,8 +151,3 @@ class MobileNetV2(nn.Module):
         else:
             x = slot(x)
         return pool(self.features[-1](block.conv[block.slot_index + 1 :](x))), diversity
-
-    def forward_with_diversity(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The output and the diversity loss, for training."""
-        pooled, diversity = self.pooled_with_diversity(x)
-        return self.head(pooled), diversity
