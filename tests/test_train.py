@@ -428,21 +428,6 @@ def test_augmentation_is_seeded_and_does_not_depend_on_how_a_batch_is_shared() -
     assert 0 <= float(whole.min()) <= float(whole.max()) <= 1
 
 
-def test_colours_change_by_channel_or_vanish_and_grey_faces_stay() -> None:
-    pictures = torch.rand(400, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
-    draws = draw(400, Augmentation(mirror=False, tint=0.2, grey=0.25), torch.Generator().manual_seed(1))
-    result = augment_batch(pictures, (4, 4), draws)
-    gains = (result / pictures).flatten(2)
-    grey = torch.isclose(result, pictures.mean(dim=1, keepdim=True), atol=1e-5).flatten(1).all(1)
-    assert 60 < int(grey.sum()) < 140
-    assert float(gains[~grey].std(dim=2).max()) < 1e-4  # one gain for all of a channel
-    gains = gains[~grey].mean(dim=2)
-    assert 0.8 <= float(gains.min()) < 0.81 and 1.19 < float(gains.max()) <= 1.2001
-    assert abs(float(torch.corrcoef(gains.T)[0, 1])) < 0.2  # each channel by itself
-    faces = pictures[:, :1]
-    assert torch.allclose(augment_batch(faces, (4, 4), draws), faces, atol=1e-5)
-
-
 def test_a_rotation_keeps_right_angles_and_lengths_of_pictures_that_are_no_squares() -> None:
     """A ramp along each axis shows where a pixel's value came from: its slopes are the rotation."""
     height, width = 64, 32
@@ -667,7 +652,6 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"augment": {"mix": 0.5}, "batch": 7}, "batch must be even, but is 7"),
         ({"task": "reid", "teacher_share": 0.5}, "teacher_share serves fer alone"),
         ({"task": "reid", "dropout": 0.5}, "dropout serves fer alone"),
-        ({"augment": {"grey": 0.5}}, "tint and grey serve reid alone"),
         ({"dropout": 1.5}, "dropout must be a share, 0 to 1, but is 1.5"),
         ({"batch": 0}, "batch must be at least 1, but is 0"),
         ({"stages": [{"epochs": 0, "size": [44, 44]}]}, "epochs must be at least 1"),

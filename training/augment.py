@@ -24,8 +24,6 @@ class Draws:
     contrast: Tensor  # [B, 1, 1, 1]
     rectangle: Tensor  # [B, 4]: centre y, x and half height, width, in 0..1 of a square; 0 erases nothing
     mix: Tensor  # [B]: the share that the picture's neighbour in the batch takes
-    tint: Tensor  # [B, 3, 1, 1]: a gain of each colour channel; grey pictures have none
-    grey: Tensor  # [B, 1, 1, 1] bool
 
     def share(self, part: slice) -> Draws:
         return Draws(*(getattr(self, f.name)[part] for f in fields(self)))
@@ -52,9 +50,7 @@ def draw(batch: int, how: Augmentation, random: torch.Generator) -> Draws:
     contrast = uniform(1 - how.contrast, 1 + how.contrast, 1, 1, 1)
     rectangles = draw_rectangles(batch, how.erase, how.erase_area, random)
     mix = torch.rand(batch, generator=random) * how.mix
-    tint = uniform(1 - how.tint, 1 + how.tint, 3, 1, 1)
-    grey = uniform(0, 1, 1, 1, 1) < how.grey
-    return Draws(torch.stack(rows, 1), gain, contrast, rectangles, mix, tint, grey)
+    return Draws(torch.stack(rows, 1), gain, contrast, rectangles, mix)
 
 
 def draw_rectangles(batch: int, chance: float, largest: float, random: torch.Generator) -> Tensor:
@@ -81,8 +77,6 @@ def augment_batch(pictures: Tensor, size: Size, draws: Draws) -> Tensor:
     theta = draws.theta * draws.theta.new_tensor([[1, aspect, 1], [1 / aspect, 1, 1]])
     grid = functional.affine_grid(theta, [batch, channels, *size], align_corners=False)
     result = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    if channels == 3:
-        result = torch.where(draws.grey, result.mean(dim=1, keepdim=True), result * draws.tint)
     middle = result.mean(dim=(1, 2, 3), keepdim=True)
     result = (((result - middle) * draws.contrast + middle) * draws.gain).clamp(0, 1)
     return erase(result, draws.rectangle)

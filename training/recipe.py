@@ -19,7 +19,6 @@ SHARES = (
     "ema_decay",
     "erase",
     "erase_area",
-    "grey",
     "label_smoothing",
     "mix",
     "teacher_share",
@@ -39,8 +38,6 @@ class Augmentation:
     translate: float = 0.0
     brightness: float = 0.0  # gain
     contrast: float = 0.0
-    tint: float = 0.0  # gain of each colour channel by itself, as white balance differs between cameras; reid alone
-    grey: float = 0.0  # chance of a picture without colour; reid alone
     erase: float = 0.0  # chance of one erased rectangle
     erase_area: float = 0.2  # at most this share of the picture
     mix: float = 0.0  # at most this share of another picture, and of its label, mixed in; fer alone
@@ -157,8 +154,6 @@ def parse_recipe(data: Any, name: str) -> Recipe:
     for key, part in soft.items():
         if part and (recipe.task == "reid" or recipe.triplet_weight or recipe.identities_per_batch):
             raise ModelError(f"{name}: {key} serves fer alone, without triplets and identities_per_batch")
-    if (recipe.augment.tint or recipe.augment.grey) and recipe.task == "fer":
-        raise ModelError(f"{name}: tint and grey serve reid alone: pictures of fer have no colour")
     if recipe.dropout and recipe.task == "reid":
         raise ModelError(f"{name}: dropout serves fer alone: the head of reid has none")
     if recipe.augment.mix and recipe.batch % 2:

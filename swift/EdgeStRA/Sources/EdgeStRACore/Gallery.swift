@@ -46,7 +46,8 @@ public struct Gallery: Equatable, Sendable {
     /// All names, by their code points.
     public var names: [String] { embeddings.keys.sorted(by: precedes) }
     public var isEmpty: Bool { embeddings.isEmpty }
-    var count: Int { embeddings.values.reduce(0) { $0 + $1.count } }
+    /// Of embeddings, kept beside them: to count them at each `add` would make reading a file quadratic.
+    private(set) var count = 0
 
     /// Adds one embedding to an identity, new or known.
     ///
@@ -61,13 +62,15 @@ public struct Gallery: Equatable, Sendable {
         }
         embeddings[name, default: []].append(embedding)
         units[name, default: []].append(unit)
+        count += 1
     }
 
     /// Forgets an identity with all its embeddings. Throws `EdgeStRAError.data` where there is none of that name.
     public mutating func remove(_ name: String) throws {
-        guard embeddings.removeValue(forKey: name) != nil else {
+        guard let removed = embeddings.removeValue(forKey: name) else {
             throw EdgeStRAError.data("\(quoted(name)) must be in the gallery to be removed, but is not")
         }
+        count -= removed.count
         units.removeValue(forKey: name)
     }
 

@@ -16,27 +16,40 @@ public struct Box: Equatable, Hashable, Sendable {
 
     /// Vision's rectangle (0 to 1, the origin at the lower left) in pixels of a picture; each side is at least 1.
     ///
-    /// Throws `EdgeStRAError.data` where a number is not finite or far outside the picture.
+    /// Throws `EdgeStRAError.data` where a number is not finite or far outside the picture, or there is no such picture.
     public init(normalizedX x: Double, y: Double, width: Double, height: Double, in size: PixelSize) throws {
         guard [x, y, width, height].allSatisfy({ abs($0) <= 16 }) else {
             throw EdgeStRAError.data(
                 "a normalised rectangle must have numbers around 0 to 1, but is (\(x), \(y), \(width), \(height))")
         }
+        try Picture.check(size)
         let (pixelsHigh, pixelsWide) = (Double(size.height), Double(size.width))
         self.init(
             left: wholeNumber(x * pixelsWide), top: wholeNumber((1 - y - height) * pixelsHigh),
             width: max(1, wholeNumber(width * pixelsWide)), height: max(1, wholeNumber(height * pixelsHigh)))
     }
 
-    public var area: Int { width * height }
+    /// In pixels; `Int.max` or `Int.min` where it is more than an `Int` holds.
+    public var area: Int {
+        let (product, overflow) = width.multipliedReportingOverflow(by: height)
+        guard overflow else { return product }
+        return (width < 0) == (height < 0) ? Int.max : Int.min
+    }
 
     /// Common area over joint area, 0 to 1.
     public func overlap(with other: Box) -> Double {
-        let wide = min(left + width, other.left + other.width) - max(left, other.left)
-        let high = min(top + height, other.top + other.height) - max(top, other.top)
-        let common = max(0, wide) * max(0, high)
-        let joint = area + other.area - common
-        return joint > 0 ? Double(common) / Double(joint) : 0
+        let wide = Box.common(left, width, other.left, other.width)
+        let high = Box.common(top, height, other.top, other.height)
+        let joint = size + other.size - wide * high
+        return joint > 0 ? wide * high / joint : 0
+    }
+
+    // Double, since no box is too large for it: these are numbers from outside.
+    private var size: Double { Double(width) * Double(height) }
+
+    private static func common(_ start: Int, _ length: Int, _ otherStart: Int, _ otherLength: Int) -> Double {
+        let end = min(Double(start) + Double(length), Double(otherStart) + Double(otherLength))
+        return max(0, end - Double(max(start, otherStart)))
     }
 
     /// Beyond this, sums of coordinates could overflow; no camera comes near.

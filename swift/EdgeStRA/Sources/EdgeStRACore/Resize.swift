@@ -30,6 +30,7 @@ extension Picture {
     /// OpenCV's INTER_LINEAR_EXACT: along rows in 8 fractional bits, down columns in 8 more, rounded once at the end.
     func resizedOnce(to target: PixelSize) throws -> Picture {
         guard target != size else { return self }
+        try Picture.check(PixelSize(height: size.height, width: target.width))  // what lies between them
         let narrow = squeezed(to: target.width)  // (h, W, c)
         let rowLength = target.width * channels
         var bytes = [UInt8](repeating: 0, count: target.height * rowLength)  // (H, W, c)

@@ -86,6 +86,9 @@ final class GeometryTests: XCTestCase {
             Box(left: -10, top: 100, width: 1, height: 100))
         assertRefused("numbers around 0 to 1") { try Box(normalizedX: .nan, y: 0, width: 1, height: 1, in: size) }
         assertRefused("numbers around 0 to 1") { try Box(normalizedX: 0, y: 0, width: 1e300, height: 1, in: size) }
+        assertRefused("1 to 100000000 pixels") {
+            try Box(normalizedX: 0, y: 0, width: 1, height: 1, in: PixelSize(height: Int.max, width: Int.max))
+        }
     }
 
     func testOverlapIsCommonOverJointArea() {
@@ -94,5 +97,13 @@ final class GeometryTests: XCTestCase {
         XCTAssertEqual(a.overlap(with: Box(left: 5, top: 0, width: 10, height: 10)), 1 / 3, accuracy: 1e-12)
         XCTAssertEqual(a.overlap(with: Box(left: 10, top: 0, width: 10, height: 10)), 0)
         XCTAssertEqual(a.overlap(with: Box(left: 20, top: 20, width: 1, height: 1)), 0)
+    }
+
+    func testBoxesBeyondReasonAreMeasuredWithoutATrap() {
+        let whole = Box(left: Int.min, top: Int.min, width: Int.max, height: Int.max)
+        XCTAssertEqual(whole.area, Int.max)
+        XCTAssertEqual(Box(left: 0, top: 0, width: Int.max, height: -2).area, Int.min)
+        XCTAssertEqual(whole.overlap(with: whole), 1)
+        XCTAssertEqual(whole.overlap(with: Box(left: Int.max, top: Int.max, width: Int.max, height: Int.max)), 0)
     }
 }

@@ -102,6 +102,9 @@ final class PreprocessingTests: XCTestCase {
             assertRefused("must lie in the picture of 2 x 2") { try grey.taking(crop) }
         }
         assertRefused("1 to 100000000 pixels") { try grey.resizedExact(to: PixelSize(height: 0, width: 3)) }
+        let thin = try Picture(
+            size: PixelSize(height: 1_000_000, width: 1), channels: 1, pixels: [UInt8](repeating: 0, count: 1_000_000))
+        assertRefused("1 to 100000000 pixels") { try thin.resizedExact(to: PixelSize(height: 2, width: 128)) }
         let rgb = try JSONDecoder().decode(
             InputSpecification.self,
             from: Data(#"{"size_hw": [8, 8], "color": "rgb", "mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1]}"#.utf8))

@@ -10,13 +10,18 @@ struct Frame: @unchecked Sendable {  // the buffer is only read
 /// The camera's frames, the newest alone: whoever is slower than the camera misses frames and never lags.
 final class Camera: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unchecked Sendable {
     let session = AVCaptureSession()
-    let frames: AsyncStream<Frame>
-    private let continuation: AsyncStream<Frame>.Continuation
+    private var continuation: AsyncStream<Frame>.Continuation?  // read and written on the queue alone
     private let queue = DispatchQueue(label: "camera")
 
-    override init() {
-        (frames, continuation) = AsyncStream.makeStream(of: Frame.self, bufferingPolicy: .bufferingNewest(1))
-        super.init()
+    /// Frames from now on, for one reader; the reader before gets no more. A new stream each time, since a stream whose
+    /// reader was cancelled, as when a view disappears, is over for good.
+    func frames() -> AsyncStream<Frame> {
+        AsyncStream(Frame.self, bufferingPolicy: .bufferingNewest(1)) { continuation in
+            queue.async {
+                self.continuation?.finish()
+                self.continuation = continuation
+            }
+        }
     }
 
     /// Asks for permission and starts. Throws `CameraError` where the user says no or there is no camera.
@@ -73,7 +78,7 @@ final class Camera: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unc
     ) {
         guard let buffer = CMSampleBufferGetImageBuffer(sample) else { return }
         let timeS = CMTimeGetSeconds(CMSampleBufferGetPresentationTimeStamp(sample))
-        continuation.yield(Frame(buffer: buffer, timeS: timeS))
+        continuation?.yield(Frame(buffer: buffer, timeS: timeS))
     }
 }
 

@@ -1,5 +1,6 @@
 import AVFoundation
 import EdgeStRA
+import EdgeStRACore
 import SwiftUI
 
 @main
@@ -23,7 +24,7 @@ struct DemoView: View {
                 Text(String(format: "%.0f FPS", state.framesPerSecond)).monospacedDigit().padding(8).background(
                     .thinMaterial)
             }
-            if let message = state.message { Text(message).font(.footnote).foregroundColor(.red) }
+            ForEach(state.messages, id: \.self) { Text($0).font(.footnote).foregroundColor(.red) }
             choices
             if state.knowsPeople { people }
         }

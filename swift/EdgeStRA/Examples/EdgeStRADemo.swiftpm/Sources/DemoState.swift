@@ -1,6 +1,11 @@
 import AVFoundation
+import Combine
+import CoreVideo
 import EdgeStRA
 import Foundation
+
+/// Where something went wrong: each part's message stays until that part succeeds.
+enum Part: Int { case camera, model, frame, gallery }
 
 /// What the views show. Pictures live for one frame and are never written; galleries hold embeddings alone.
 @MainActor
@@ -10,7 +15,7 @@ final class DemoState: ObservableObject {
     @Published private(set) var knowsPeople = false
     @Published private(set) var frameSize = CGSize(width: 480, height: 640)
     @Published private(set) var framesPerSecond = 0.0
-    @Published var message: String?
+    @Published private var problems: [Part: String] = [:]
     @Published var threshold = 0.6
     @Published var units = ComputeUnits.all
     @Published var modelURL: URL?
@@ -23,32 +28,44 @@ final class DemoState: ObservableObject {
 
     init() { modelURL = modelURLs.first }
 
+    var messages: [String] { problems.sorted { $0.key.rawValue < $1.key.rawValue }.map(\.value) }
+
     func startCamera() async {
-        do { try await camera.start(position) } catch { message = error.localizedDescription }
+        do {
+            try await camera.start(position)
+            problems[.camera] = nil
+        } catch { problems[.camera] = error.localizedDescription }
     }
 
     /// Loads the chosen model; until it is there, nothing is recognised.
     func loadModel() async {
         (recognition, shown, names, knowsPeople) = (nil, [], [], false)
+        problems = problems.filter { $0.key == .camera }
         guard let modelURL else {
-            message = "Put an exported .mlpackage into the folder Models and build again."
+            problems[.model] = "Put an exported .mlpackage into the folder Models and build again."
             return
         }
         do {
             let made = try Recognition(try await LoadedModel.load(contentsOf: modelURL, units: units))
-            (names, knowsPeople) = (await made.names, await made.knowsPeople)
-            (recognition, message) = (made, nil)
-        } catch { message = error.localizedDescription }
+            let (known, people) = (await made.names, await made.knowsPeople)
+            guard !Task.isCancelled else { return }  // another was chosen while this one loaded
+            (recognition, names, knowsPeople) = (made, known, people)
+        } catch {
+            if !Task.isCancelled { problems[.model] = error.localizedDescription }
+        }
     }
 
     /// Runs as long as the view: one frame after the other.
     func recognise() async {
-        for await frame in camera.frames {
+        for await frame in camera.frames() {
             guard let recognition else { continue }
             do {
-                shown = try await recognition.process(frame, threshold: threshold)
+                let found = try await recognition.process(frame, threshold: threshold)
+                guard self.recognition === recognition else { continue }  // another was chosen meanwhile
+                (shown, problems[.frame]) = (found, nil)
             } catch {
-                message = error.localizedDescription
+                guard self.recognition === recognition else { continue }
+                problems[.frame] = error.localizedDescription
             }
             frameSize = CGSize(width: CVPixelBufferGetWidth(frame.buffer), height: CVPixelBufferGetHeight(frame.buffer))
             count(frame)
@@ -61,8 +78,11 @@ final class DemoState: ObservableObject {
 
     private func change(_ edit: (Recognition) async throws -> Void) async {
         guard let recognition else { return }
-        do { try await edit(recognition) } catch { message = error.localizedDescription }
-        names = await recognition.names
+        var problem: String?
+        do { try await edit(recognition) } catch { problem = error.localizedDescription }
+        let known = await recognition.names
+        guard self.recognition === recognition else { return }
+        (names, problems[.gallery]) = (known, problem)
     }
 
     private func count(_ frame: Frame) {

@@ -30,15 +30,25 @@ actor Recognition {
             return
         }
         let embedder = try PersonEmbedder(loaded)
-        let folder = try FileManager.default.url(
-            for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
-        let file = folder.appendingPathComponent("gallery-\(embedder.sha256.prefix(12)).json")
+        let file = try Recognition.galleries().appendingPathComponent("gallery-\(embedder.sha256.prefix(12)).json")
         model = .people(embedder)
         galleryFile = file
         gallery =
             FileManager.default.fileExists(atPath: file.path)
             ? try Gallery(contentsOf: file, modelSHA256: embedder.sha256)
             : try Gallery(modelSHA256: embedder.sha256, dimension: embedder.dimension)
+    }
+
+    /// The folder of galleries, which no backup takes to a cloud or a computer: the phone alone holds them.
+    private static func galleries() throws -> URL {
+        let support = try FileManager.default.url(
+            for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
+        var folder = support.appendingPathComponent("Galleries", isDirectory: true)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        var values = URLResourceValues()
+        values.isExcludedFromBackup = true
+        try folder.setResourceValues(values)
+        return folder
     }
 
     var names: [String] { gallery?.names ?? [] }
