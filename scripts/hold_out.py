@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,11 @@ from edge_stra.identities import DISTRACTOR, Crops, hold_out, list_crops, query_
 from edge_stra.spec import DataError, EdgeStraError, OutputError
 
 
-def place(crops: Crops, folder: Path, copy: bool) -> None:
-    """Links to the crops, or copies of them, under their own names; of a distractor the name says so."""
+def place(crops: Crops, folder: Path, copy: bool, distractors: bool = False) -> None:
+    """Links to the crops, or copies of them, under their own names, or under names that make distractors of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path, identity, camera in zip(crops.paths, crops.identities, crops.cameras, strict=True):
-        name = path.name if identity != DISTRACTOR else f"{DISTRACTOR:04}_c{camera}_of_{path.name}"
+    for path, camera in zip(crops.paths, crops.cameras, strict=True):
+        name = f"{DISTRACTOR:04}_c{camera}_of_{path.name}" if distractors else path.name
         if copy:
             shutil.copyfile(path, folder / name)
         else:
@@ -50,7 +49,7 @@ def split(source: Path, out: Path, identities: int, seed: int, distractors: bool
         place(crops, out / name, copy)
     said = [f"{name}: {len(c)} crops, {len(np.unique(c.identities))} identities" for name, c in parts.items()]
     if distractors:
-        place(replace(train, identities=np.full(len(train), DISTRACTOR)), out / "bounding_box_test", copy)
+        place(train, out / "bounding_box_test", copy, distractors=True)
         said.append(f"bounding_box_test: {len(train)} distractors more")
     return "\n".join(said)
 

@@ -211,6 +211,15 @@ def test_a_classifier_begins_at_the_means_of_what_was_trained_before(people: Pat
     assert float(weight.norm(dim=1).std()) < 1e-5 * float(weight.norm(dim=1).mean())
 
 
+def test_one_identity_leaves_its_classifier_as_it_was(people: Path) -> None:
+    save_weights(random_model(REID), people / "start.safetensors", name=REID)
+    for path in (people / "bounding_box_train").glob("000[2-8]*"):
+        path.unlink()
+    loss, run = first_losses(people, people / "start.safetensors")
+    assert loss == 0  # of one class
+    assert run.learner.classifier is not None and bool(run.learner.classifier.weight.isfinite().all())
+
+
 def test_imagenets_features_fit_no_classifier(people: Path, tmp_path: Path) -> None:
     features = {k: v for k, v in random_model("mobilenetv2.reid").state_dict().items() if "head." not in k}
     torch.save(features, tmp_path / "imagenet.pt")

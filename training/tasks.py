@@ -133,11 +133,12 @@ class Task(ABC):
     def outputs(self, network: nn.Module, pixels: Tensor, size: Size, device: torch.device) -> Tensor:
         """What a network in evaluation mode gives for uint8 pixels [N, C, h, w], in float32: [N, K]."""
         network.eval()
-        results = []
-        for part in torch.split(pixels, EVALUATION_BATCH):
-            pictures = resize_batch(part.to(device).float() / 255, size)
-            results.append(network(normalise(pictures, self.spec.input)).float().cpu())
-        return torch.cat(results)
+        batches = torch.split(pixels, EVALUATION_BATCH)
+        return torch.cat([network(self.inputs(batch, size, device)).float().cpu() for batch in batches])
+
+    def inputs(self, pixels: Tensor, size: Size, device: torch.device) -> Tensor:
+        """uint8 pixels [N, C, h, w], unchanged but for their size, as the network takes them."""
+        return normalise(resize_batch(pixels.to(device).float() / 255, size), self.spec.input)
 
 
 class FerTask(Task):
@@ -193,16 +194,16 @@ class ReidTask(Task):
         """
         network, head, classifier = learner.network.eval(), learner.network.head, learner.classifier
         assert isinstance(head, EmbeddingHead) and classifier is not None
-        found = []
-        for part in torch.split(self.pictures.pixels, EVALUATION_BATCH):
-            pictures = resize_batch(part.to(device).float() / 255, self.recipe.stages[0].size)
-            pooled, _ = network.pooled_with_diversity(normalise(pictures, self.spec.input))
-            found.append(head.project(pooled))
+        batches, size = torch.split(self.pictures.pixels, EVALUATION_BATCH), self.recipe.stages[0].size
+        pooled = [network.pooled_with_diversity(self.inputs(batch, size, device))[0] for batch in batches]
+        found = head.project(torch.cat(pooled))
         norm, labels = head.norm, self.pictures.labels.to(device)  # (n)
-        features = functional.batch_norm(torch.cat(found), None, None, norm.weight, norm.bias, training=True)  # (n, k)
+        features = functional.batch_norm(found, None, None, norm.weight, norm.bias, training=True)  # (n, k)
         sums = torch.zeros_like(classifier.weight).index_add_(0, labels, features)  # (c, k)
         directions = functional.normalize(sums, dim=1)
         lead = (features * (directions[labels] - directions.mean(dim=0))).sum(dim=1).mean()
+        if not lead > 0:  # one identity, or pictures that are all alike: no direction tells them apart
+            return
         smoothed = max(self.recipe.label_smoothing, LEAST_SMOOTHING)
         classifier.weight.copy_(directions * (math.log((1 - smoothed) * (self.identities - 1) / smoothed) / lead))
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from edge_stra.training.augment import resize_batch
 from edge_stra.training.recipe import Recipe
-from edge_stra.training.tasks import EVALUATION_BATCH, Task, normalise
+from edge_stra.training.tasks import EVALUATION_BATCH, Task
 from torch import Tensor, nn
 
 from edge_stra.loading import load_model
@@ -58,7 +57,7 @@ def opinions(teachers: list[nn.Module], task: Task, device: torch.device, bar: B
     teachers = [t.to(device, memory_format=torch.channels_last).eval() for t in teachers]  # type: ignore[call-overload]
     parts = []
     for pixels in bar(list(torch.split(task.pictures.pixels, EVALUATION_BATCH))):
-        inputs = normalise(resize_batch(pixels.to(device).float() / 255, size), task.spec.input)
+        inputs = task.inputs(pixels, size, device)
         answers = [teacher(shown).softmax(1) for shown in (inputs, inputs.flip(3)) for teacher in teachers]
         parts.append(torch.stack(answers).mean(0).cpu())
     return torch.cat(parts)
