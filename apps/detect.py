@@ -130,8 +130,15 @@ def largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: (-face.area, face.box_xywh))
 
 
+def square_around(box_xywh: RectXywh, margin: float = FER_MARGIN) -> RectXywh:
+    """The square around the centre of a box, its side the box's longer one x (1 + margin), in whole pixels."""
+    left, top, width, height = box_xywh
+    side = max(1, round(max(width, height) * (1 + margin)))
+    return round(left + (width - side) / 2), round(top + (height - side) / 2), side, side
+
+
 def crop_with_margin(rgb_u8: NDArray[np.uint8], box_xywh: RectXywh, margin: float = FER_MARGIN) -> NDArray[np.uint8]:
-    """The square around the centre of a box, uint8 [S, S, 3] with S = longer side x (1 + margin).
+    """What `square_around` a box shows, uint8 [S, S, 3] with S = longer side x (1 + margin).
 
     Where the square reaches over the border, the edge pixels are repeated: the face keeps its place and its aspect.
     Raises DataError where the box is empty or does not touch the picture, or where the margin leaves nothing.
@@ -145,9 +152,7 @@ def crop_with_margin(rgb_u8: NDArray[np.uint8], box_xywh: RectXywh, margin: floa
         )
     if not -1 < margin <= 4:
         raise DataError(f"a margin must be above -1 and at most 4 (a part of the box's side), but is {margin}")
-    side = max(1, round(max(box_width, box_height) * (1 + margin)))
-    first_row = round(top + (box_height - side) / 2)
-    first_column = round(left + (box_width - side) / 2)
+    first_column, first_row, side, _ = square_around(box_xywh, margin)
     rows = np.clip(np.arange(first_row, first_row + side), 0, height - 1)
     columns = np.clip(np.arange(first_column, first_column + side), 0, width - 1)
     return rgb_u8[rows][:, columns]

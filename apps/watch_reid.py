@@ -10,6 +10,8 @@ from edge_stra.gallery.naming import effective_threshold
 from edge_stra.gallery.store import Gallery
 from edge_stra.people import DetectPeople
 from edge_stra.reid_view import PeopleView
+from edge_stra.sightings import CONFIRM
+from edge_stra.tracks import GAP_S
 
 THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
 
@@ -22,15 +24,20 @@ def create_people_view(
     site: str | None = None,
     enrol: bool = False,
     tell: Callable[[str], None] = print,
+    fps: float | None = None,
 ) -> PeopleView:
     """A view that names people by a gallery; `site` limits searches to one, None searches all.
+
+    fps: frames a second that will come, where that is known. Where they come further apart than a track lives, each
+    person is seen once, and one search has to do for a name.
 
     Raises ArtifactError where the model is of another task, DataError where camera or site is no name that a gallery
     keeps, GalleryError where the gallery does not answer.
     """
     camera, site = checked_name("camera", camera, empty=True), None if site is None else checked_name("site", site)
     gallery.count()  # a gallery that can't be read ends the start, not the night
-    return PeopleView(predictor, detect, gallery, camera, site, enrol, tell)
+    confirm = 1 if fps is not None and fps * GAP_S < 1 else CONFIRM
+    return PeopleView(predictor, detect, gallery, camera, site, enrol, tell, confirm)
 
 
 def starting_threshold(gallery: Gallery, given: float | None = None) -> tuple[float, str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.apps.attention import draw_masks
-from edge_stra.apps.detect import crop_with_margin
+from edge_stra.apps.detect import crop_with_margin, square_around
 from edge_stra.apps.expression import expression_of
 from edge_stra.apps.overlay import draw_expressions
 from edge_stra.apps.privacy import hide
@@ -22,7 +22,7 @@ from edge_stra.tracks import Tracker
 
 ReadMasks = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 UNSURE = "unsure"
-MAX_FACES = 16  # largest first: a crowd must not make the app late without bound
+MAX_FACES = 16  # that are named, largest first: a crowd must not make the app late without bound
 
 
 class ExpressionView:
@@ -56,7 +56,8 @@ class ExpressionView:
             self.model = settings["model"]
             self.states = {}  # another model's probabilities do not average with these
         with watch("detect"):
-            faces = self.find(frame.rgb_u8)[:MAX_FACES]
+            found = self.find(frame.rgb_u8)
+            faces = found[:MAX_FACES]
         with watch("predict"):
             predictor = self.predictors[self.model]
             crops = [self.crop(frame.rgb_u8, face) for face in faces]
@@ -67,11 +68,14 @@ class ExpressionView:
             self.states = {n: state for n, state in self.states.items() if n in self.tracker.tracks}
         with watch("draw"):
             named = [named_above(e, settings["threshold"]) for e in steady]
-            base = hide(frame.rgb_u8, self.private_boxes(frame.time_s)) if settings["privacy"] else frame.rgb_u8
+            base = frame.rgb_u8
+            if settings["privacy"]:
+                base = hide(base, [*self.private_boxes(frame.time_s), *(face.box_xywh for face in found[MAX_FACES:])])
             if settings["attention"] and (reader := self.readers.get(self.model)):
                 base = base.copy()
                 for crop, face in zip(crops, faces, strict=True):
-                    draw_masks(base, face.box_xywh, reader(to_input(crop, predictor.spec.input)))
+                    region = face.box_xywh if self.detect is None else square_around(face.box_xywh)
+                    draw_masks(base, region, reader(to_input(crop, predictor.spec.input)))
             picture = draw_expressions(base, named)
         rows = [row_of(n, e) for n, e in zip(numbers, named, strict=True)]
         return Look(picture, rows, watch.stages_ms)

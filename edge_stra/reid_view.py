@@ -17,11 +17,11 @@ from edge_stra.faces import Predicts, RectXywh, check_picture, check_task
 from edge_stra.gallery.store import Entry, Gallery
 from edge_stra.people import DetectPeople, Named, Person
 from edge_stra.scene import Frame, Look, Stopwatch
-from edge_stra.sightings import Sighting, good_crop, head_of, settle
+from edge_stra.sightings import CONFIRM, Sighting, good_crop, head_of, settle
 from edge_stra.spec import GalleryError
 from edge_stra.tracks import Tracker
 
-MAX_PEOPLE = 32  # largest first
+MAX_PEOPLE = 32  # that are followed and named, largest first
 MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound; the others' turn comes next
 MATCHES = 20  # asked of a search: several embeddings of a few identities
 MAX_WORD = 60  # characters of a camera's or site's name in a person's: a gallery takes no endless names
@@ -33,6 +33,7 @@ class PeopleView:
 
     The gallery is used by the thread that calls `look` alone. A gallery that fails while running is told of once and
     asked again later; people stay unknown meanwhile. With `enrol`, who stays unknown is added under a new name.
+    `confirm` is how many searches of a track must agree before it gets a name.
     `clock` gives seconds since 1970, `timer` a clock that never runs backwards. Raises ArtifactError where the model
     is of another task.
     """
@@ -46,13 +47,14 @@ class PeopleView:
         site: str | None = None,
         enrol: bool = False,
         tell: Callable[[str], None] = print,
+        confirm: int = CONFIRM,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         check_task(predictor.spec, "reid")
         self.predictor, self.detect, self.gallery = predictor, detect, gallery
         self.camera, self.site, self.enrol = camera, site, enrol
-        self.tell, self.clock, self.timer = tell, clock, timer
+        self.tell, self.confirm, self.clock, self.timer = tell, confirm, clock, timer
         self.tracker = Tracker()
         self.sightings: dict[int, Sighting] = {}
         self.retry_s: float | None = None  # when the gallery may be asked again; None while it answers
@@ -61,7 +63,8 @@ class PeopleView:
         watch = Stopwatch()
         threshold = float(settings["threshold"])
         with watch("detect"):
-            people = self.detect(frame.rgb_u8)[:MAX_PEOPLE]
+            found = self.detect(frame.rgb_u8)
+            people = found[:MAX_PEOPLE]
             boxes = [person.box_xywh for person in people]
             numbers = self.tracker.update(boxes, frame.time_s)
             self.sightings = {n: self.sightings.get(n, Sighting()) for n in self.tracker.tracks}
@@ -69,11 +72,14 @@ class PeopleView:
             self.embed(frame, boxes, numbers)
         with watch("search"):
             self.ask_gallery(self.search)
-            settle(self.sightings, threshold, frame.time_s)
+            settle(self.sightings, threshold, frame.time_s, self.confirm)
             if self.enrol:
                 self.ask_gallery(lambda: self.enrol_strangers(frame.time_s, threshold))
         with watch("draw"):
-            base = hide(frame.rgb_u8, self.private_boxes(frame.time_s)) if settings["privacy"] else frame.rgb_u8
+            base = frame.rgb_u8
+            if settings["privacy"]:
+                beyond = (head_of(person.box_xywh) for person in found[MAX_PEOPLE:])
+                base = hide(base, [*self.private_boxes(frame.time_s), *beyond])
             named = [Named(p.box_xywh, s.identity, s.distance()) for p, s in self.seen(people, numbers)]
             notice = "gallery does not answer" if self.retry_s is not None else ""
             picture = draw_people(base, named, notice)

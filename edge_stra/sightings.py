@@ -71,14 +71,14 @@ class Sighting:
         self.streak = self.streak + 1 if nearest == before else 1
         self.near, self.pending = near, False
 
-    def wanted(self, threshold: float) -> str | None:
+    def wanted(self, threshold: float, confirm: int = CONFIRM) -> str | None:
         """The name that this track should have by itself; None is unknown.
 
-        A name comes after CONFIRM searches that agree, and stays until it is HOLD beyond the threshold, or another
+        A name comes after `confirm` searches that agree, and stays until it is HOLD beyond the threshold, or another
         one is nearer by HOLD: names do not flicker at the threshold.
         """
         nearest, distance = next(iter(self.near.items()), (None, math.inf))
-        taken = nearest if distance <= threshold and self.streak >= CONFIRM else None
+        taken = nearest if distance <= threshold and self.streak >= confirm else None
         held = self.near.get(self.identity, math.inf) if self.identity is not None else math.inf
         if held > threshold + HOLD:
             return taken
@@ -100,14 +100,14 @@ class Sighting:
         return all(float(np.linalg.norm(unit - mean)) <= threshold for unit in self.embeddings)
 
 
-def settle(sightings: Mapping[int, Sighting], threshold: float, time_s: float) -> None:
+def settle(sightings: Mapping[int, Sighting], threshold: float, time_s: float, confirm: int = CONFIRM) -> None:
     """Names all live tracks of a camera, in place: each identity for one track at most, the nearest one.
 
     Who has the name already keeps it against one that is nearer by less than HOLD.
     """
     best: dict[str, tuple[float, int]] = {}
     for number, sighting in sightings.items():
-        name = sighting.wanted(threshold)
+        name = sighting.wanted(threshold, confirm)
         if name is not None:
             claim = sighting.near[name] - (HOLD if name == sighting.identity else 0)
             best[name] = min(best.get(name, (math.inf, 0)), (claim, number))

@@ -24,7 +24,6 @@ class Track:
     box_xywh: RectXywh
     velocity_xy: NDArray[np.float64]
     seen_s: float
-    began_s: float
 
     def expected(self, time_s: float) -> RectXywh:
         left, top, width, height = self.box_xywh
@@ -67,7 +66,7 @@ class Tracker:
 
     def _begin(self, box: RectXywh, time_s: float) -> int:
         number, self._next = self._next, self._next + 1
-        self.tracks[number] = Track(number, box, np.zeros(2), time_s, time_s)
+        self.tracks[number] = Track(number, box, np.zeros(2), time_s)
         return number
 
 

@@ -21,7 +21,7 @@ from edge_stra.faces import RectXywh
 from edge_stra.gallery.naming import DEFAULT_THRESHOLD
 from edge_stra.gallery.store import Entry, Gallery, Maker, Match
 from edge_stra.people import Named, Person
-from edge_stra.reid_view import MAX_EMBEDS, RETRY_S, PeopleView, next_name
+from edge_stra.reid_view import MAX_EMBEDS, MAX_PEOPLE, RETRY_S, PeopleView, next_name
 from edge_stra.scene import Frame
 from edge_stra.sightings import HOLD, Sighting, good_crop, head_of, settle
 from edge_stra.spec import ArtifactError, DataError, GalleryError, InputSpec, ModelSpec
@@ -386,6 +386,28 @@ def test_privacy_blurs_heads_also_of_the_lost() -> None:
     assert spread_in(lost, head) < 0.3 * spread_in(lost, body)
     assert spread_in(look(plain, [Person(BOX)], False), head) > 100
     assert set(np.unique(pattern)) == {0, 255}  # the frame itself stays as it was
+
+
+def test_privacy_blurs_heads_beyond_those_that_are_followed() -> None:
+    stage = Stage()
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+    stage.people = [Person(moved(BOX, i % 2)) for i in range(MAX_PEOPLE)] + [Person((20, 120, 30, 80))]
+    look = stage.view.look(Frame(noise, 0, 0.0, 0.0), {"threshold": 0.5, "privacy": True})
+    assert len(look.rows) == MAX_PEOPLE
+    assert (look.picture_u8[122:138, 24:46] != noise[122:138, 24:46]).mean() > 0.9
+
+
+def test_pictures_apart_need_one_search_and_a_video_two() -> None:
+    picture = np.full((*SIZE_HW, 3), 90, np.uint8)
+    left, top, width, height = BOX
+    picture[top : top + height, left : left + width] = RED
+    for fps, names in ((0.5, ["anna"] * 2), (10.0, [None, "anna"]), (None, [None, "anna"])):
+        gallery = MemoryGallery(("anna", RED))
+        view = create_people_view(ColourPredictor(), lambda rgb: [Person(BOX, 0.9)], gallery, fps=fps)
+        looks = [
+            view.look(Frame(picture, i, i / (fps or 5.0), 0.0), {"threshold": 0.5, "privacy": False}) for i in (0, 2)
+        ]
+        assert [look.rows[0]["identity"] for look in looks] == names, fps
 
 
 def test_draws_frames_and_names() -> None:
