@@ -20,19 +20,21 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".
 
 def list_pictures(source: Path) -> list[Path]:
     """The pictures of a source in a fixed order: all below a folder, one picture itself, or those that a text file
-    names, one path a line, relative to that file. Raises DataError where there is none."""
+    names, one path a line, relative to that file. Hidden files and folders (thumbnails, ._1.jpg) are left out.
+    Raises DataError where there is none."""
     if source.is_file() and source.suffix.lower() in PICTURE_SUFFIXES:
         return [source]
     if source.is_file():
         if source.stat().st_size > MAX_LIST_BYTES:
             raise DataError(f"{source} must be a list of paths of at most {MAX_LIST_BYTES >> 20} MiB, but is larger")
         try:
-            lines = source.read_text("utf-8").splitlines()
+            lines = source.read_text("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise DataError(f"{source} must be a text file with one path a line, but is no text") from error
         paths = [source.parent / line.strip() for line in lines if line.strip()]
     elif source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        found = (p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        paths = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(source).parts))
     else:
         raise DataError(f"{source} must be a folder of pictures, but there is no such folder")
     if not paths:
@@ -52,7 +54,15 @@ def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} must hold the seven class folders, but there is no such folder")
-    found = {FER_FOLDERS[p.name.lower()]: p for p in folder.iterdir() if p.is_dir() and p.name.lower() in FER_FOLDERS}
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in FER_FOLDERS):
+        label = FER_FOLDERS[path.name.lower()]
+        if label in found:
+            raise DataError(
+                f"{folder} must hold one folder for each label, but {found[label].name} and {path.name} are both "
+                f"{label}; join them"
+            )
+        found[label] = path
     if missing := [label for label in FER_LABELS if label not in found]:
         names = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
         raise DataError(
@@ -80,7 +90,7 @@ def read_fer_csv(path: Path, usages: set[str]) -> dict[str, tuple[NDArray[np.uin
         raise DataError(f"{path} must be FER2013's CSV, but there is no such file")
     found: dict[str, list[tuple[NDArray[np.uint8], int]]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if missing := {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ()):
                 raise DataError(

@@ -35,7 +35,7 @@ class SwitchedRecording:
                 self.close()
             if self.output is not None:
                 self.output.write(scene)
-        except (OutputError, DataError) as error:
+        except (OutputError, DataError, OSError) as error:
             self.controls.change({"recording": False})
             self.tell(f"recording stopped: {error}")
             output, self.output = self.output, None

@@ -265,6 +265,7 @@ def test_a_bad_picture_is_named(tmp_path: Path) -> None:
         ("http://user:geheim@127.0.0.1:PORT/a?pw=geheim", r"http://127.0.0.1:\d+/a\?\.\.\. must be .* not answer"),
         ("rtsp://user:geheim@127.0.0.1:PORT/a", r"rtsp://127.0.0.1:\d+/a must be .* does not answer"),
         ("rtsp://user:geheim@no-such-host.invalid/a", "the name no-such-host.invalid is not known"),
+        ("rtsp://user:geheim@192.168.1..5/a", "the name 192.168.1..5 is not known"),
     ],
 )
 def test_what_cannot_be_opened_is_one_clear_line(

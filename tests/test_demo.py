@@ -131,12 +131,15 @@ def test_nothing_that_is_read_or_kept_is_written_over(video: Path, exported: Exp
         ([source, *fer, "--csv", "-", "--jsonl", "-"], "two outputs"),
         ([source, *fer, "--jsonl", log, "--mqtt", "foo"], "mqtt://"),
         ([source, *fer, "--jsonl", log, "--mp4", tmp_path / "x.avi"], ".mp4"),
+        ([source, *fer, "--jsonl", log, "--csv", pictures], "no ordinary file"),
+        ([source, *fer[:-1], "--jsonl", tmp_path / "new.jsonl", "--csv", log], "exists"),
     ]
     before = {path: path.read_bytes() for path in (source, pictures / "a.png", log)}
     for arguments, named in cases:
         code, _, told = demo(*arguments)
         assert code == 1 and named in told, (arguments, told)
         assert all(path.read_bytes() == kept for path, kept in before.items()), arguments
+    assert not (tmp_path / "new.jsonl").exists(), "a refused table leaves no empty log beside it"
 
 
 def test_the_gallery_is_not_written_over(video: Path, tmp_path: Path) -> None:

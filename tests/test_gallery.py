@@ -566,6 +566,9 @@ def test_adds_a_folder_by_names_and_by_folders(commands: Callable[..., Result], 
     market = open_gallery("market.db", None)
     assert sorted((e.identity, e.camera) for e in market.entries()) == [("0002", "1"), ("0002", "3"), ("0007", "2")]
     market.close()
+    draw(tmp_path / "people/.thumbnails/1.png", "rg")  # what file managers leave names nobody
+    (tmp_path / "people/anna").mkdir()
+    (tmp_path / "people/anna/._1.png").write_bytes(b"Mac OS X")
     for name in ("anna/1", "anna/2_c4", "böb/x"):
         draw(tmp_path / f"people/{name}.png", "rg")
     commands("add", "--model=model", "people", "--identities-from", "folders", "--site", "shop")
@@ -604,6 +607,9 @@ def test_commands_refuse_in_one_line(commands: Callable[..., Result], tmp_path: 
         ("list",): "add someone first",
         ("add", "--model=model", "absent.png", "--identity", "x"): "no such file",
         ("add", "--model=model", picture, "--identity", " "): "an identity must",
+        ("add", "--model=model", picture, "--identity", "x", "--site", " shop"): "a site must",
+        ("add", "--model=model", picture, "--identity", "x", "--camera", "a\nb"): "a camera must",
+        ("add", "--model=model", picture, "text.png", "--identity", "x"): "text.png",
         ("add", "--model=model", picture, "--identity", "x", "--time", "noon"): "a time must",
         ("add", "--model=model", picture, "--identities-from", "names"): "must be a folder",
         (

@@ -323,7 +323,7 @@ def test_a_file_that_is_no_log_is_left_as_it_is(name: str, content: str, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("folder", "exists already"), ("no/way", "must be a folder")],
+    [("folder", "no ordinary file"), ("no/way", "must be a folder")],
 )
 def test_a_log_that_cannot_be_written(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()

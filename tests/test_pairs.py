@@ -265,6 +265,9 @@ def test_command_keeps_the_threshold(crops: Path, model: SimpleNamespace, tmp_pa
 def test_command_refuses_in_one_line(crops: Path, model: SimpleNamespace, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/people.db"
     assert invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.1").exit_code == 0
+    new = f"sqlite:///{tmp_path}/new.db"
+    few = invoke("--model=toy.tflite", "--data", str(crops), "--gallery", new, "--false-accepts", "0.0001")
+    assert few.exit_code == 1 and not (tmp_path / "new.db").exists(), "a refusal leaves no empty gallery"
     few = invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.0001")
     assert few.exit_code == 1 and "keeps the threshold" in few.stderr
     model.sha256 = "cd" * 32

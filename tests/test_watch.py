@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edge_stra.apps.attention import STRENGTH
+from edge_stra.apps.modes import MODE_COLORS
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
-from edge_stra.commands.live import create_mp4
+from edge_stra.commands.live import Live, create_mp4, run_live
 from edge_stra.faces import Face
-from edge_stra.fer_view import ExpressionView
+from edge_stra.fer_view import MAX_FACES, ExpressionView
 from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
 from edge_stra.recording import SwitchedRecording
 from edge_stra.scene import Controls, Frame, Look, Output, Scene
@@ -180,6 +183,31 @@ def test_a_full_disk_switches_recording_off_and_nothing_else(tmp_path: Path) -> 
     assert "is full" in told[-1]
 
 
+def test_a_folder_that_can_t_be_entered_switches_recording_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    controls, told = Controls(0.4, recording=True), []
+    recording = SwitchedRecording(controls, tmp_path, lambda path: Kept(), told.append)
+    monkeypatch.setattr(Path, "exists", denied)
+    recording.write(scene())
+    assert not controls.recording and "Permission denied" in told[-1]
+
+
+def test_a_silent_source_ends_after_the_seconds_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    class Silent(Frames):
+        def frames(self) -> Iterator[Frame]:
+            self.closed.wait(20)
+            yield from ()
+
+    options = dict.fromkeys((field.name for field in dataclasses.fields(Live)), None)
+    live = Live(**{**options, "source": "rtsp://camera", "seconds": 0.2, "web": False, "window": False})
+    began_s = time.monotonic()
+    run_live(live, Plain(), Controls(0.4), Silent(None), began_s)
+    assert time.monotonic() - began_s < 10
+    assert "0 frames" in capsys.readouterr().out
+
+
 def test_a_fast_source_is_recorded_at_the_fastest_rate_of_a_recording(tmp_path: Path) -> None:
     output = create_mp4(tmp_path / "a.mp4", 240.0, overwrite=False)
     assert isinstance(output, Mp4Output) and output.fps == MAX_FPS
@@ -250,6 +278,31 @@ def test_privacy_hides_a_face_that_was_just_lost() -> None:
     assert (picture[15:35, 25:45] != noise[15:35, 25:45]).mean() > 0.9
     picture = view.look(Frame(noise, 2, 5.0, 0.0), settings).picture_u8
     assert (picture == noise).all(), "long gone"
+
+
+def test_privacy_hides_faces_beyond_those_that_are_named() -> None:
+    crowd = [Face((4 * i, 10, 3, 10), 0.9) for i in range(MAX_FACES + 1)]
+    view = ExpressionView({"fake": Fake()}, lambda rgb: list(crowd), 0.0)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    look = view.look(Frame(noise, 0, 0.0, 0.0), {**SETTINGS, "privacy": True})
+    left, top, width, height = crowd[-1].box_xywh
+    last = np.s_[top : top + height, left : left + width]
+    assert len(look.rows) == MAX_FACES
+    assert (look.picture_u8[last] != noise[last]).mean() > 0.9
+
+
+def test_attention_is_drawn_over_what_the_model_saw() -> None:
+    masks = np.ones((2, 2, 2), np.float32)
+    grey = np.full((60, 80, 3), 90, np.uint8)
+    for detect, corner in ((None, True), (lambda rgb: [Face((20, 10, 40, 40), 0.9)], False)):
+        view = ExpressionView({"fake": Fake()}, detect, 0.0, {"fake": lambda x: masks})
+        picture = view.look(Frame(grey, 0, 0.0, 0.0), {**SETTINGS, "attention": True}).picture_u8
+        assert (picture[58, 40] != 90).any() == corner, "the whole frame, or the face's square alone"
+    first_row = np.float32([[[1, 1], [0, 0], [0, 0], [0, 0]]])  # its middle lies at 7.5 of 60 rows
+    view = ExpressionView({"fake": Fake()}, None, 0.0, {"fake": lambda x: first_row})
+    picture = view.look(Frame(grey, 0, 0.0, 0.0), {**SETTINGS, "attention": True}).picture_u8
+    full = STRENGTH * np.array(MODE_COLORS[0]) + (1 - STRENGTH) * 90
+    assert picture[7, 70] == pytest.approx(full, abs=2)
 
 
 def test_a_model_of_another_task_is_refused() -> None:

@@ -7,13 +7,13 @@ const CONSTRAINTS = { audio: false, video: { facingMode: "user", width: { ideal:
 const canvas = document.createElement("canvas");
 const pen = canvas.getContext("2d", { willReadFrequently: true });
 
-/** Starts the webcam in a <video>. Throws an Error with a line for people. */
-export async function startCamera(video) {
+/** The webcam's MediaStream. Throws an Error with a line for people. */
+export async function openCamera() {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Error("The browser gives a webcam to pages from https:// or localhost alone; open this page so.");
   }
   try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia(CONSTRAINTS);
+    return await navigator.mediaDevices.getUserMedia(CONSTRAINTS);
   } catch (error) {
     const reasons = {
       NotAllowedError: "The webcam was not allowed; allow it in the address bar and start again.",
@@ -22,12 +22,11 @@ export async function startCamera(video) {
     };
     throw new Error(reasons[error.name] ?? `The webcam can't be used: ${error.message}`);
   }
-  await video.play();
 }
 
-export function stopCamera(video) {
-  video.srcObject?.getTracks().forEach((track) => track.stop());
-  video.srcObject = null;
+/** Ends a MediaStream, or nothing where there is none: the browser's sign of a camera in use goes out. */
+export function stopStream(stream) {
+  stream?.getTracks().forEach((track) => track.stop());
 }
 
 /** The square in the middle, {left, top, side} in pixels. */

@@ -1,6 +1,6 @@
 // The page: a webcam or a picture, the .tflite in WebAssembly, bars. No server has a part in it.
 import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
-import { guideSquare, squareFinder, startCamera, stopCamera, take } from "./camera.js";
+import { guideSquare, openCamera, squareFinder, stopStream, take } from "./camera.js";
 import { prepared, tensorOf } from "./pixels.js";
 import { largest, smooth, softmax } from "./probabilities.js";
 
@@ -90,11 +90,15 @@ function show(probabilities) {
 async function start() {
   stop();
   const mine = running;
+  let stream;
   try {
-    await startCamera(video);
+    stream = await openCamera();
   } catch (error) {
     return say(error.message);
   }
+  if (mine !== running) return stopStream(stream); // while the browser asked, another start or a picture was chosen
+  video.srcObject = stream;
+  await video.play();
   state = null;
   [ratedAt, frames] = [performance.now(), 0];
   video.hidden = false;
@@ -129,7 +133,8 @@ function rate(passed_ms) {
 
 function stop() {
   running += 1;
-  stopCamera(video);
+  stopStream(video.srcObject);
+  video.srcObject = null;
   byId("start").textContent = "Start webcam";
   byId("rate").textContent = "";
 }

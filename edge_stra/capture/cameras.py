@@ -99,7 +99,7 @@ def refusal(parts: SplitResult, timeout_s: float) -> str:
     host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
     try:
         socket.create_connection((host, port), min(timeout_s, 3.0)).close()
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the second: a name that no DNS could hold, like a..b
         return f"the name {host} is not known; look for a typing error"
     except OSError as error:
         return f"{host} port {port} does not answer ({error.strerror or error}); look whether it is on"

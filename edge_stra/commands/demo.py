@@ -178,6 +178,7 @@ def reid(
     from edge_stra.apps.people import find_people_detector
     from edge_stra.apps.reid import embedding_size
     from edge_stra.apps.watch_reid import THRESHOLD_RANGE, create_people_view, starting_threshold
+    from edge_stra.gallery.checks import checked_name
     from edge_stra.gallery.open import open_gallery, sqlite_path
     from edge_stra.gallery.pictures import maker_of
     from edge_stra.runtime import load_predictor
@@ -189,11 +190,17 @@ def reid(
     check_task(predictor.spec, "reid")
     used, detect = find_people_detector(fastestdet, detector)
     maker = maker_of(predictor.artifact, embedding_size(predictor))
-    # Without --enrol nobody would ever be in a new gallery: its name is a slip.
-    with contextlib.closing(open_gallery(uri, maker, create=enrol)) as gallery:
+    checked_name("camera", camera, empty=True)
+    checked_name("site", site or "", empty=True)
+    # The source first: one that is not there must leave no empty gallery behind. And without --enrol nobody would
+    # ever be in a new gallery: its name is a slip.
+    with (
+        contextlib.closing(open_live_source(live)) as source,
+        contextlib.closing(open_gallery(uri, maker, create=enrol)) as gallery,
+    ):
         limit, line = starting_threshold(gallery, threshold)
-        view = create_people_view(predictor, detect, gallery, camera, site, enrol, say)
+        rates = [rate for rate in (source.fps, live.fps) if rate]
+        view = create_people_view(predictor, detect, gallery, camera, site, enrol, say, min(rates, default=None))
         controls = Controls(limit, THRESHOLD_RANGE, path.stem, (path.stem,), privacy=live.privacy)
-        source = open_live_source(live)
         say(f"source: {source.label}; detector: {used}; {gallery.count()} embeddings in {gallery.uri}; {line}")
         run_live(live, view, controls, source, started_s)

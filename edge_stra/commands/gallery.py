@@ -80,7 +80,11 @@ def add(
     time_s = time.time() if when is None else parse_time(when)
     for name in {p.identity for p in pictures}:
         checked_name("identity", name)
+    checked_name("camera", camera, empty=True)
+    checked_name("site", site, empty=True)
     predictor = load_predictor(artifact or shipped_path(MODEL))
+    for picture in pictures:
+        read_rgb(picture.path)  # all, before a gallery is made: a bad one leaves no empty gallery behind
     first = embed_picture(predictor, read_rgb(pictures[0].path))
     with closing(open_gallery(uri, maker_of(predictor.artifact, len(first)))) as kept:
         entries = [
@@ -224,11 +228,10 @@ def export(out: Path, overwrite: bool, uri: str, as_json: bool) -> None:
       edge-stra gallery export --out people.npz
       edge-stra gallery export --out people.jsonl --gallery milvus://10.0.0.5:19530
     """
-    from edge_stra.artifact import check_output
-    from edge_stra.gallery.copying import export_gallery
+    from edge_stra.gallery.copying import check_export, export_gallery
     from edge_stra.gallery.open import open_gallery
 
-    check_output(out, overwrite)
+    check_export(out, overwrite)
     with closing(open_gallery(uri, None)) as kept:
         count = export_gallery(kept, out, overwrite)
     emit({"gallery": kept.uri, "out": str(out), "count": count}, as_json, f"wrote {count} embeddings: {out}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def calibrate(
     """
     from edge_stra.artifact import open_artifact, write_atomically
     from edge_stra.faces import check_task
-    from edge_stra.gallery.open import open_gallery
+    from edge_stra.gallery.open import is_new_file, open_gallery
     from edge_stra.gallery.pictures import maker_of
     from edge_stra.identities import list_crops
     from edge_stra.pairs import calibrate as choose
@@ -61,23 +63,25 @@ def calibrate(
     check_task(opened.spec, "reid")
     crops = list_crops(data)
     subject = open_file(str(path), None, threads or os.cpu_count() or 1)
-    # Opened with the first embedding's length, before the long work, so that a wrong gallery is told of at once.
-    width = subject.embed(crops.paths[:1]).shape[1]
-    store = open_gallery(gallery, maker_of(opened, width)) if gallery else None
-    try:
+    with contextlib.ExitStack() as stack:
+        store = None
+        if gallery is not None:
+            # Opened with the first embedding's length, before the long work: a wrong gallery is told of at once.
+            maker = maker_of(opened, subject.embed(crops.paths[:1]).shape[1])
+            if not is_new_file(gallery):
+                store = stack.enter_context(closing(open_gallery(gallery, maker)))
         embeddings = subject.embed(crops.paths, bar(subject.label))
         pairs = count_pairs(embeddings, crops.identities, crops.cameras)
         searches = run_searches(embeddings, crops.identities, crops.cameras, people)
         report = choose(pairs, searches, false_accepts)
         report["gallery"] = None
-        if store is not None and report["warning"]:
+        if gallery is not None and report["warning"]:
             raise DataError(f"{report['warning']}; the gallery keeps the threshold that it had, give more --data")
-        if store is not None:
+        if gallery is not None:
+            if store is None:  # made now that there is something to keep
+                store = stack.enter_context(closing(open_gallery(gallery, maker)))
             store.set_threshold(report["threshold"])
             report["gallery"] = store.uri
-    finally:
-        if store is not None:
-            store.close()
     emit(report, as_json, render(report))
     if picture is not None:
         from edge_stra.pairs_svg import draw_curves

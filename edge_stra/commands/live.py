@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -141,6 +143,11 @@ def check_places(live: Live, kept: Path | None = None) -> None:
 
 def open_outputs(live: Live, controls: Controls, fps: float | None) -> list[Output]:
     """All outputs that were asked for, or none: where one can't be opened, those before it are closed again."""
+    from edge_stra.outputs.log import check_log
+
+    for log in (live.jsonl, live.csv):
+        if log is not None:
+            check_log(log, log_mode(live))  # both, before the first is made or emptied
     outputs: list[Output] = []
     try:
         for create in planned_outputs(live, controls, fps or 15.0):
@@ -209,13 +216,9 @@ def run_live(live: Live, view: View, controls: Controls, source: Source, started
     from edge_stra.apps.watch import stop_on_signals, watch
     from edge_stra.outputs.log import STANDARD_OUTPUT
 
-    with stop_on_signals(controls.stop):
-        try:
-            outputs = open_outputs(live, controls, source.fps)
-        except BaseException:
-            source.close()
-            raise
-        summary = watch(source, view, outputs, controls, say, progress_of(source, live, controls), started_s)
+    with stop_on_signals(controls.stop), contextlib.closing(source), stop_after(live.seconds, controls.stop):
+        outputs = open_outputs(live, controls, source.fps)
+        summary = watch(source, view, outputs, controls, say, progress_of(source, live), started_s)
     counters = source.statistics()
     # Where standard output carries the log, the summary goes beside it.
     text = json.dumps(summary.to_json(counters), indent=1) if live.as_json else summary.text(counters)
@@ -224,16 +227,29 @@ def run_live(live: Live, view: View, controls: Controls, source: Source, started
         raise OutputError(f"{len(summary.failed)} output(s) ended early; the first: {summary.failed[0]}")
 
 
-def progress_of(source: Source, live: Live, controls: Controls) -> Callable[[Summary], None]:
-    """A line every few seconds on standard error, rewritten in place on a terminal; stops after --seconds."""
-    began = last = time.monotonic()
+@contextlib.contextmanager
+def stop_after(seconds: float | None, stop: threading.Event) -> Iterator[None]:
+    """Sets `stop` so many seconds from now, also while a source is silent; None never."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), stop.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def progress_of(source: Source, live: Live) -> Callable[[Summary], None]:
+    """A line every few seconds on standard error, rewritten in place on a terminal."""
+    last = time.monotonic()
     terminal = sys.stderr.isatty()
 
     def show(summary: Summary) -> None:
         nonlocal last
         now = time.monotonic()
-        if live.seconds is not None and now - began >= live.seconds:
-            controls.stop.set()
         if now - last < (0.5 if terminal else STATUS_S):
             return
         last = now

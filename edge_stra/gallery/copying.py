@@ -57,21 +57,25 @@ def steps(count: int) -> list[int]:
     return list(range(-(-count // BATCH)))
 
 
+def check_export(path: Path, overwrite: bool) -> None:
+    """Refuses, before any work, a file that `export_gallery` would not write. Raises OutputError."""
+    if path.suffix.lower() not in WRITERS:
+        raise OutputError(f"--out must name a .npz or .jsonl file, but got {path}")
+    check_output(path, overwrite)
+
+
 def export_gallery(gallery: Gallery, path: Path, overwrite: bool) -> int:
     """Writes all entries into a .npz or .jsonl that its owner alone can read; returns how many. Raises OutputError.
 
     .npz: identities, cameras, sites (strings [n]), times_s float64 [n], embeddings float32 [n, K], model (SHA-256),
     model_name; it loads with allow_pickle=False. .jsonl: one object for each entry.
     """
-    writers = {".npz": write_npz, ".jsonl": write_jsonl}
-    if path.suffix.lower() not in writers:
-        raise OutputError(f"--out must name a .npz or .jsonl file, but got {path}")
-    check_output(path, overwrite)
+    check_export(path, overwrite)
     handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)  # 0600, as it stays
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            count = writers[path.suffix.lower()](gallery, file)
+            count = WRITERS[path.suffix.lower()](gallery, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -108,3 +112,6 @@ def write_jsonl(gallery: Gallery, file: Any) -> int:
         file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         count += 1
     return count
+
+
+WRITERS = {".npz": write_npz, ".jsonl": write_jsonl}

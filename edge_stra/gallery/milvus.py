@@ -40,6 +40,7 @@ THRESHOLD = "edge_stra.threshold"  # a property of the collection
 INDEX = {"M": 16, "efConstruction": 200}
 EF = 128  # candidates that a search of the graph keeps, or twice k where that is more
 CONNECT_S, CALL_S, LOAD_S = 5.0, 30.0, 120.0
+SEARCH_S = 3.0  # a live picture stands still meanwhile, and pymilvus asks a server that is down until then
 OWN_WRITES_S = 10.0  # above the grace of Bounded: so long a search must wait for what this client wrote
 BATCH = 500
 FIELDS = ["identity", "camera", "site", "time_s"]
@@ -102,7 +103,7 @@ class MilvusGallery:
         own = time.monotonic() - self._wrote_s < OWN_WRITES_S
         with self._told():
             (hits,) = self._client.search(
-                COLLECTION, [unit], limit=k, output_fields=FIELDS, timeout=CALL_S,
+                COLLECTION, [unit], limit=k, output_fields=FIELDS, timeout=SEARCH_S,
                 search_params={"metric_type": "L2", "params": {"ef": max(EF, 2 * k)}},
                 consistency_level="Session" if own else "Bounded", **places,
             )  # fmt: skip

@@ -51,6 +51,12 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///"))
 
 
+def is_new_file(uri: str) -> bool:
+    """Whether a URI names an SQLite file that is not there yet, which `open_gallery` would make."""
+    named = uri.startswith("sqlite:///") or ("://" not in uri and uri.endswith(".db"))
+    return named and not Path(uri.removeprefix("sqlite:///")).exists()
+
+
 def milvus_address(uri: str) -> tuple[str, str, str]:
     """What pymilvus calls the address, the database ("" for the default) and the URI to show. Raises GalleryError."""
     try:

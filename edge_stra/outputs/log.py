@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,16 @@ TAIL_BYTES = 4096
 MAX_LINE_BYTES = 1 << 20
 
 
+def check_log(path: Path, mode: Mode) -> None:
+    """Refuses, before anything is made or emptied, a place where no log can be. Raises OutputError."""
+    if path == STANDARD_OUTPUT:
+        return
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} can't be written: it is no ordinary file; name another")
+    if mode != "append" or not path.exists():
+        check_output(path, overwrite=mode != "new")
+
+
 class LineFile:
     """An open file that only ever holds whole lines; `Path("-")` is standard output.
 
@@ -33,15 +42,12 @@ class LineFile:
     def __init__(self, path: Path, mode: Mode = "new") -> None:
         self.path, self.lines = path, 0
         self._handle: int | None = None
+        check_log(path, mode)
         if path == STANDARD_OUTPUT:
             return
-        if mode != "append" or not path.exists():
-            check_output(path, overwrite=mode != "new")
         flags = {"new": os.O_EXCL, "overwrite": os.O_TRUNC, "append": 0}[mode]
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
-            if not stat.S_ISREG(os.fstat(self._handle).st_mode):
-                raise OSError("it is no ordinary file")
         except OSError as error:
             self.close()
             raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
