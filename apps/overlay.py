@@ -115,13 +115,18 @@ def scaled(face: Face, factor: int) -> Face:
     return Face((left * factor, top * factor, width * factor, height * factor), face.score)
 
 
-def write_picture(path: Path, rgb_u8: NDArray[np.uint8]) -> None:
-    """Writes a picture, uint8 [H, W, 3], whole or not at all. Raises OutputError where that can't be, DataError."""
-    check_picture(rgb_u8)
+def check_picture_path(path: Path) -> None:
+    """Raises OutputError for a name that `write_picture` does not take."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise OutputError(
             f"{path} must end in one of {', '.join(PICTURE_SUFFIXES)}, but ends in {path.suffix or 'nothing'!r}"
         )
+
+
+def write_picture(path: Path, rgb_u8: NDArray[np.uint8]) -> None:
+    """Writes a picture, uint8 [H, W, 3], whole or not at all. Raises OutputError where that can't be, DataError."""
+    check_picture(rgb_u8)
+    check_picture_path(path)
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} must be a folder, but there is none; make it first")
     done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(rgb_u8, cv2.COLOR_RGB2BGR))

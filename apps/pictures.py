@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_stra.apps.detect import find_detector
 from edge_stra.apps.expression import predict_expressions
-from edge_stra.apps.overlay import draw_expressions, enlarged, write_picture
+from edge_stra.apps.overlay import check_picture_path, draw_expressions, enlarged, write_picture
 from edge_stra.apps.reid import distance, embed_picture
 
 from edge_stra.artifact import check_output
@@ -20,20 +20,29 @@ WHOLE_PICTURE = "none"
 
 
 def annotate_pictures(
-    predictor: Predicts, paths: Sequence[Path], out: Path | None, detector: str, yunet: Path | None
+    predictor: Predicts, paths: Sequence[Path], out: Path | None, detector: str, yunet: Path | None, overwrite: bool
 ) -> tuple[list[dict[str, Any]], str]:
     """The faces of each picture and the detector's name; with `out`, annotated copies are written.
 
-    `out` is a file for one picture, or a folder. Raises DataError where a picture can't be read.
+    `out` is a file for one picture, or a folder. The row of a picture that can't be read holds its "error" in place
+    of "faces". Raises OutputError, before any work, where an annotated copy can't be written.
     """
     detect: Detect | None = None
     used = "the whole picture as one face"
     if detector != WHOLE_PICTURE:
         used, detect = find_detector(yunet, detector)
     targets = annotated_paths(paths, out)
-    rows = []
+    for target in targets:
+        if target is not None:
+            check_picture_path(target)
+            check_output(target, overwrite)
+    rows: list[dict[str, Any]] = []
     for path, target in zip(paths, targets, strict=True):
-        rgb_u8 = read_rgb(path)
+        try:
+            rgb_u8 = read_rgb(path)
+        except DataError as error:
+            rows.append({"image": str(path), "error": str(error)})
+            continue
         found = predict_expressions(predictor, rgb_u8, detect)
         faces = [
             {
@@ -46,7 +55,6 @@ def annotate_pictures(
         ]
         row: dict[str, Any] = {"image": str(path), "faces": faces}
         if target is not None:
-            check_output(target, overwrite=True)
             write_picture(target, draw_expressions(*enlarged(rgb_u8, found)))
             row["annotated"] = str(target)
         rows.append(row)

@@ -16,7 +16,7 @@ from edge_stra.apps import detect as detection
 from edge_stra.apps.detect import crop_with_margin, find_detector, scaled_box
 from edge_stra.apps.expression import predict_expressions
 from edge_stra.apps.overlay import draw_expressions, enlarged, layout, write_picture
-from edge_stra.apps.pictures import annotated_paths
+from edge_stra.apps.pictures import annotate_pictures, annotated_paths
 from edge_stra.apps.placement import overlap
 from edge_stra.apps.reid import distance, embed_picture
 from numpy.typing import NDArray
@@ -399,6 +399,27 @@ def test_spec_of_another_size_is_followed() -> None:
     stub = Stub(replace(FER_SPEC, input=InputSpec((96, 64), "rgb")), [1, 0, 0, 0, 0, 0, 0])
     predict_expressions(stub, gradient(40, 60), None)
     assert stub.seen[0].shape == (1, 96, 64, 3)
+
+
+def test_one_bad_picture_of_several_ends_nothing(tmp_path: Path) -> None:
+    stub = Stub(FER_SPEC, [1, 0, 0, 0, 0, 0, 0])
+    paths = [tmp_path / name for name in ("a.png", "bad.png", "c.png")]
+    for path in paths:
+        write_picture(path, gradient(40, 40))
+    paths[1].write_text("no picture")
+    out = tmp_path / "out"
+    rows, _ = annotate_pictures(stub, paths, out, "none", None, overwrite=False)
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+    assert ["bad.png must be a picture" in row.get("error", "") for row in rows] == [False, True, False]
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "c.png"]
+    before = (out / "c.png").read_bytes()
+    with pytest.raises(OutputError, match="--overwrite"):
+        annotate_pictures(stub, [paths[2]], out, "none", None, overwrite=False)
+    assert (out / "c.png").read_bytes() == before
+    annotate_pictures(stub, [paths[2]], out, "none", None, overwrite=True)
+    with pytest.raises(OutputError, match="must end in one of"):
+        annotate_pictures(stub, [paths[2]], tmp_path / "new" / "x.gif", "none", None, overwrite=False)
+    assert not (tmp_path / "new").exists()
 
 
 def test_annotated_copies_replace_no_picture(tmp_path: Path) -> None:

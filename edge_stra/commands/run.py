@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edge_stra.commands.common import PathType, emit, say
-from edge_stra.spec import OutputError
+from edge_stra.spec import DataError, OutputError
 
 
 @click.command()
@@ -18,6 +18,7 @@ from edge_stra.spec import OutputError
 @click.option("--detector", type=click.Choice(["auto", "yunet", "haar", "none"]), default="auto", show_default=True,
               help="How faces are found; none takes the whole picture as one face.")  # fmt: skip
 @click.option("--yunet", type=PathType, help="YuNet's .onnx file.")
+@click.option("--overwrite", is_flag=True, help="Replace annotated pictures that exist.")
 @click.option("--flip-average", is_flag=True, help="See each crop and its mirror image: steadier, twice the time.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def run(
@@ -26,12 +27,14 @@ def run(
     out: Path | None,
     detector: str,
     yunet: Path | None,
+    overwrite: bool,
     flip_average: bool,
     as_json: bool,
 ) -> None:
     """Predict on pictures with the device runtime alone.
 
-    An expression model finds faces and names the expression of each. A re-identification model prints the
+    An expression model finds faces and names the expression of each; of several pictures one that can't be read is
+    told of, and the others are done. A re-identification model prints the
     embedding of one picture, or the distance of two.
 
     \b
@@ -54,15 +57,21 @@ def run(
 
         if out is not None and len(images) > 1 and out.suffix:
             raise OutputError(f"--out must be a folder for {len(images)} pictures, but {out} looks like a file")
-        rows, used = annotate_pictures(predictor, images, out, detector, yunet)
+        rows, used = annotate_pictures(predictor, images, out, detector, yunet, overwrite)
         say(f"detector: {used}")
-        lines = [f"{r['image']}: {len(r['faces'])} face(s)" + "".join(face_line(f) for f in r["faces"]) for r in rows]
-        if detector != "none" and not all(r["faces"] for r in rows):
+        bad = [row["error"] for row in rows if "error" in row]
+        if len(bad) == len(rows) == 1:
+            raise DataError(bad[0])
+        read = [row for row in rows if "error" not in row]
+        lines = [f"{r['image']}: {len(r['faces'])} face(s)" + "".join(face_line(f) for f in r["faces"]) for r in read]
+        if detector != "none" and not all(r["faces"] for r in read):
             say("where a picture is one face already, --detector none takes it whole")
         for row in rows:
             if "annotated" in row:
                 say(f"picture: {row['annotated']}")
         emit(rows, as_json, "\n".join(lines))
+        if bad:
+            raise DataError(f"{len(bad)} of {len(rows)} pictures can't be read; the first: {bad[0]}")
     else:
         from edge_stra.apps.pictures import compare_pictures
 
