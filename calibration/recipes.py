@@ -53,7 +53,6 @@ RECIPES: dict[str, Recipe] = {
             # Products of vectors, and gates made of them, spread too widely for 8 bits; small tensors, little cost.
             Rule(MODE_ATTENTION, ("*",), "int16"),
         ),
-        integer_io=True,
         correct_bias=True,
     ),
 }

@@ -49,7 +49,8 @@ class Commands(click.Group):
             ) from error
         except ModuleNotFoundError as error:
             command = ctx.invoked_subcommand
-            extra = EXTRAS.get(error.name or "", "train" if command == "train" else "export")
+            usual = "train" if command == "train" else "export"
+            extra = usual if command == "export" else EXTRAS.get(error.name or "", usual)
             raise click.ClickException(
                 f"{error.name} is not installed; run: pip install 'edge-stra[{extra}]'"
             ) from error

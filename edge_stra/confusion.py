@@ -47,7 +47,8 @@ def put_text(
 
 
 def shortened(text: str, width: float, capitals: float) -> str:
-    """The text, cut with dots where it is wider than so many pixels."""
+    """The text, cut with dots where it is wider than so many pixels; OpenCV's font has ASCII only, the rest is ?."""
+    text = text.encode("ascii", "replace").decode()
     if text_width(text, capitals) <= width:
         return text
     while text and text_width(text + "...", capitals) > width:

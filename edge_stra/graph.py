@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.artifact import MAX_ARTIFACT_BYTES, manifest_path, open_artifact
+from edge_stra.artifact import FORMAT, MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, manifest_path, open_artifact
 from edge_stra.spec import ArtifactError, MissingError
 from edge_stra.tflite_file import INNER_SPEC, UNREADABLE
 
 T = TypeVar("T")
+OURS = FORMAT.partition("/")[0].encode()  # what a manifest of any version holds
 MAX_ITEMS = 65_536
 """Operators, tensors, buffers, scales of one tensor. MobileNetV2 has some hundreds."""
 MAX_RANK, MAX_CONNECTIONS, MAX_NAME, MAX_VALUES_BYTES = 16, 1024, 4096, 1024
@@ -137,8 +138,6 @@ class Graph:
 
     operators: tuple[Operator, ...]
     tensors: tuple[Tensor, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
     subgraphs: int
 
 
@@ -159,11 +158,17 @@ def read_graph(path: Path) -> Graph:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file has a manifest beside it or a specification inside: then it must verify."""
+    """Whether a file has a manifest of this project beside it or a specification inside: then it must verify.
+
+    Any other NAME.json beside NAME.tflite, a file of labels, say, is none of ours.
+    """
     if not path.is_file():
         return False
-    if manifest_path(path).is_file():
-        return True
+    beside = manifest_path(path)
+    if beside.is_file():
+        with beside.open("rb") as file:
+            if OURS in file.read(MAX_JSON_BYTES):
+                return True
     try:
         with zipfile.ZipFile(path) as archive:
             return INNER_SPEC in archive.namelist()
@@ -195,8 +200,6 @@ class Reader:
         return Graph(
             tuple(self.operator(index, operator, codes, tensors) for index, operator in operators),
             tensors,
-            self.integers(graph.InputsAsNumpy(), "graph inputs"),
-            self.integers(graph.OutputsAsNumpy(), "graph outputs"),
             subgraphs,
         )
 

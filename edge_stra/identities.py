@@ -90,11 +90,14 @@ def hold_out(crops: Crops, count: int, seed: int = 0) -> tuple[Crops, Crops]:
 def query_and_gallery(crops: Crops) -> tuple[Crops, Crops]:
     """As Market-1501 does it: one crop of each identity in each camera asks, all others are the gallery.
 
-    Only where the identity has been seen by another camera too, or there would be nothing to find.
+    Only where the identity has been seen by another camera too, or there would be nothing to find. In a set with one
+    crop of each identity in each camera the last one of each stays in the gallery.
     """
     pairs = np.stack([crops.identities, crops.cameras], 1)
     _, first = np.unique(pairs, axis=0, return_index=True)
     cameras_of = {i: len(np.unique(crops.cameras[crops.identities == i])) for i in np.unique(crops.identities)}
     asks = np.zeros(len(crops), bool)
     asks[[i for i in first if crops.identities[i] > DISTRACTOR and cameras_of[crops.identities[i]] > 1]] = True
+    if not np.isin(crops.identities[asks], crops.identities[~asks]).any():
+        asks[[np.flatnonzero(crops.identities == i)[-1] for i in np.unique(crops.identities)]] = False
     return crops.take(asks), crops.take(~asks)

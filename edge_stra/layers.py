@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from edge_stra.artifact import Artifact
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import open_plain, quantize_array, read_float
-from edge_stra.spec import ArtifactError
 
 Array = NDArray[np.float32]
 FOLLOWERS = 3
@@ -85,12 +84,7 @@ def artifact_tensors(artifact: Artifact, inputs: list[Array]) -> list[dict[str, 
 
 
 def compare_layers(network: nn.Module, artifact: Artifact, inputs: list[Array]) -> list[Layer]:
-    """One row for each module whose output is a tensor of the artifact, the lowest SQNR first.
-
-    Raises ArtifactError for a target whose tensors can't be told by module.
-    """
-    if artifact.target != "tflite":
-        raise ArtifactError(f"--layers must be asked of a .tflite file, but got {artifact.path.name}")
+    """One row for each module whose output is a tensor of the artifact, a .tflite file, the lowest SQNR first."""
     expected = [module_outputs(network, x) for x in inputs]
     runs = artifact_tensors(artifact, inputs)
     order = list(expected[0])

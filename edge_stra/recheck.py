@@ -13,6 +13,7 @@ from torch import nn
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.export import compare_all, parity_inputs, rewrite
 from edge_stra.loading import is_random, load_model
+from edge_stra.models.registry import get_spec
 from edge_stra.parity import Comparison, check
 from edge_stra.spec import ArtifactError
 from edge_stra.targets import TARGETS, check_precision
@@ -44,6 +45,10 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     """Loads both sides and compares. Raises ArtifactError where the weights are not those of the manifest."""
     artifact = open_artifact(path)
     check_precision(TARGETS[artifact.target], artifact.quantize)
+    if artifact.spec != get_spec(artifact.spec.name):
+        raise ArtifactError(
+            f"{path} must have the input and labels that {artifact.spec.name} has here, but has others; export it again"
+        )
     made_from, settings = read_origin(artifact)
     if weights is None and made_from is not None and is_random(made_from):
         weights = "random"

@@ -62,7 +62,7 @@ class Predictor:
         self.artifact, self.spec = artifact, artifact.spec
         self.runtime_name, interpreter_class = find_runtime(runtime)
         try:
-            self.interpreter = interpreter_class(model_path=str(artifact.path), num_threads=threads)
+            self.interpreter = interpreter_class(model_path=os.fsencode(artifact.path), num_threads=threads)
             self.interpreter.allocate_tensors()
             inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:
@@ -111,7 +111,7 @@ def delegated(path: Path) -> Delegated:
     name, interpreter_class = find_runtime()
     try:
         with quiet_tools():
-            interpreter = interpreter_class(model_path=str(path), num_threads=1)
+            interpreter = interpreter_class(model_path=os.fsencode(path), num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} can't be loaded by {name}: {first_line(error)}; export it again") from error

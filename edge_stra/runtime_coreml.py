@@ -82,10 +82,13 @@ def check_package(path: Path) -> list[Path]:
 def digest(path: Path) -> str:
     """SHA-256 over name, size and content of each file of a package, in the order of their names.
 
-    Raises ArtifactError as `check_package` does.
+    Without what file managers leave (.DS_Store, ._*): looking into a package changes nothing of it. Raises
+    ArtifactError as `check_package` does.
     """
     total = hashlib.sha256()
     for file in check_package(path):
+        if file.name == ".DS_Store" or file.name.startswith("._"):
+            continue
         head = f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0"
         total.update(head.encode("utf-8", "surrogateescape"))  # a name may be any bytes
         with file.open("rb") as opened:

@@ -168,7 +168,6 @@ class Recipe:
 
     name: str
     rules: tuple[Rule, ...]
-    integer_io: bool = False
     correct_bias: bool = False
     ranges: str = "minmax"
     equalise: bool = False

@@ -110,7 +110,10 @@ def open_checkpoint(source: str, model: str | None, threads: int, mirror: bool) 
     from edge_stra.models.weights import weights_model
 
     path = Path(source)
-    name = weights_model(path) or model
+    said = weights_model(path)
+    if said and model and said != model:
+        raise ModelError(f"{path} holds weights of {said}, but --model names {model}; leave --model out")
+    name = said or model
     if name is None:
         raise ModelError(f"{path} must say which model its weights are of, but does not; name it with --model")
     return torch_subject(name, source, path.name, threads, mirror)

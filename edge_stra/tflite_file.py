@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,7 +19,7 @@ from edge_stra.spec import ArtifactError, ModelSpec
 INNER_SPEC, INNER_LABELS = "edge_stra.json", "labels.txt"
 # All that zipfile and json raise on damaged or hostile bytes: RuntimeError for a password, an unknown compression
 # (NotImplementedError) and nesting too deep (RecursionError).
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError, RuntimeError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, ValueError, OSError, RuntimeError)
 
 
 def embed(model: bytes, spec: ModelSpec, quantize: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from edge_stra.cli import main
 from edge_stra.models.registry import MODEL_NAMES, create_model
 from edge_stra.models.weights import save_weights
 from edge_stra.shipped import shipped_artifact
-from edge_stra.spec import FER_LABELS
+from edge_stra.spec import FER_LABELS, ModelSpec
 from edge_stra.synthetic import face_pictures
+from edge_stra.tflite_file import embed
 
 if TYPE_CHECKING:
     from edge_stra.export import Exported
@@ -166,6 +168,35 @@ def test_a_picture_that_is_none_is_one_line(exported: Exported, tmp_path: Path) 
     (tmp_path / "text.jpg").write_text("no picture")
     result = edge_stra("run", exported.path, tmp_path / "text.jpg", "--detector", "none")
     assert_one_clear_line(result, contains="must be a picture")
+
+
+def test_one_bad_picture_of_several_is_told_and_the_others_are_done(exported: Exported, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), face_pictures(1, (60, 60), seed=9)[0])
+    (tmp_path / "b.png").write_text("no picture")
+    result = edge_stra("run", exported.path, tmp_path / "b.png", tmp_path / "a.png", "--detector", "none", "--json")
+    bad, good = json.loads(result.stdout)
+    assert result.exit_code == 1 and "must be a picture" in bad["error"] and len(good["faces"]) == 1
+    assert "1 of 2 pictures can't be read; the first: " in result.stderr.splitlines()[-1]
+
+
+def test_a_path_of_any_bytes(exported: Exported, tmp_path: Path) -> None:
+    artifact = tmp_path / os.fsdecode(b"mod\xe8le.tflite")
+    artifact.write_bytes(exported.path.read_bytes())
+    cv2.imwrite(str(tmp_path / "a.png"), face_pictures(1, (60, 60), seed=9)[0])
+    for words in (["run", artifact, tmp_path / "a.png", "--detector", "none"], ["inspect", artifact]):
+        assert edge_stra(*words).exit_code == 0
+
+
+def test_layers_of_other_artifacts_are_refused_before_the_check(tmp_path: Path) -> None:
+    assert_one_clear_line(edge_stra("check", tmp_path / "a.onnx", "--layers"), contains="asked of a .tflite file")
+
+
+def test_check_compares_the_specification_inside_with_the_models(exported: Exported, tmp_path: Path) -> None:
+    inner = exported.manifest["model"]
+    turned = ModelSpec.from_json(inner | {"labels": inner["labels"][::-1]})
+    flat, _, _ = exported.path.read_bytes().partition(b"PK\x03\x04")
+    (tmp_path / "a.tflite").write_bytes(embed(flat, turned, exported.manifest["quantize"]))
+    assert_one_clear_line(edge_stra("check", tmp_path / "a.tflite"), contains="but has others")
 
 
 def test_evaluate_wants_the_seven_folders(exported: Exported, tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ def test_one_flipped_weight_byte_fails_the_bar(packages: Packages, tmp_path: Pat
     assert not compared(FER, path, 1).sqnr_db >= BARS["fp32"]
 
 
+def test_what_file_managers_leave_in_a_package_changes_nothing(packages: Packages, tmp_path: Path) -> None:
+    path = tmp_path / "seen.mlpackage"
+    shutil.copytree(packages(FER, "fp16"), path)
+    before = digest(path)
+    (path / ".DS_Store").write_bytes(b"seen")
+    (path / "Data" / "._com.apple.CoreML").write_bytes(b"copied")
+    assert digest(path) == before
+    (path / "Data" / "another").write_bytes(b"new")
+    assert digest(path) != before
+
+
 def test_package_says_what_it_is(packages: Packages) -> None:
     spec, package = get_spec(FER), open_package(packages(FER, "fp16"))
     assert read_embedded(package.path) == (spec, "fp16")

@@ -291,6 +291,9 @@ def test_a_checkpoint_must_say_its_model(tmp_path: Path) -> None:
             open_subject(str(tmp_path / name))
     with pytest.raises(ModelError, match="another architecture"):
         open_subject(str(tmp_path / "silent.pt"), FER)
+    save_weights(model, tmp_path / "said.safetensors", name="mobilenetv2.fer")
+    with pytest.raises(ModelError, match=r"holds weights of mobilenetv2\.fer, but --model names"):
+        open_subject(str(tmp_path / "said.safetensors"), FER)
 
 
 @pytest.mark.parametrize("source", ["nothing", "mobilenetv2_140.reid", "photo.jpg", "../secret"])
@@ -459,6 +462,8 @@ def test_flip_average_is_for_the_first_model_not_for_its_baseline(faces: Path, m
         ("bench", "cv2", "pi"),
         ("bench", "torch", "export"),
         ("train", "torch", "train"),
+        ("train", "cv2", "pi"),
+        ("export", "ai_edge_litert", "export"),
     ],
 )
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: str, package: str, extra: str) -> None:

@@ -130,6 +130,14 @@ def test_one_crop_of_each_identity_in_each_camera_asks() -> None:
     assert set(named(gallery)) == {"0001_c1_b.jpg", "0001_c2_b.jpg", "0002_c1_a.jpg", "0002_c1_b.jpg"}
 
 
+def test_where_cameras_saw_each_identity_once_its_last_crop_stays_to_be_found() -> None:
+    query, gallery = query_and_gallery(
+        crops("0001_c1_a.jpg", "0001_c2_a.jpg", "0001_c3_a.jpg", "0002_c1_a.jpg", "0002_c2_a.jpg", "0003_c1_a.jpg")
+    )
+    assert set(named(query)) == {"0001_c1_a.jpg", "0001_c2_a.jpg", "0002_c1_a.jpg"}
+    assert set(named(gallery)) == {"0001_c3_a.jpg", "0002_c2_a.jpg", "0003_c1_a.jpg"}
+
+
 def run_script(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -620,6 +620,16 @@ def test_an_artifact_of_ours_must_match_its_manifest(exported: Exported, tmp_pat
         read_graph(tmp_path / "a.tflite")
 
 
+def test_a_foreign_file_may_have_any_json_beside_it(tmp_path: Path) -> None:
+    tiny = Tiny()
+    path = tiny.save(tmp_path / "ssd.tflite", chain(tiny, "t", tiny.input(MAP)))
+    (tmp_path / "ssd.json").write_text('["person", "bicycle"]')
+    assert len(read_graph(path).operators) == 1
+    (tmp_path / "ssd.json").write_text('{"format": "edge-stra.artifact/1"')
+    with pytest.raises(ArtifactError):
+        read_graph(path)
+
+
 def edge_stra(*words: object) -> Result:
     return CliRunner().invoke(main, ["inspect", *map(str, words)])
 

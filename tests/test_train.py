@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from edge_stra.training.augment import augment_batch, draw, mix_pairs, resize_batch
 from edge_stra.training.distributed import World, join
 from edge_stra.training.losses import triplet_loss
@@ -26,6 +27,7 @@ from edge_stra.training.sets import load_fer, without_duplicates
 from edge_stra.training.tasks import create_task, normalise
 from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 
+from edge_stra.cli import main
 from edge_stra.data import list_fer
 from edge_stra.models.random_weights import random_model
 from edge_stra.models.weights import read_weights, save_weights
@@ -293,6 +295,36 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
     (faces / "out" / "last.pt").write_bytes(b"cut off")
     with pytest.raises(ModelError, match="can't be resumed"):
         run_of(recipe, faces, faces / "out").resume()
+    (faces / "out" / "last.pt").unlink()
+    with pytest.raises(OutputError, match=r"best\.safetensors exists; give another --out"):
+        finish(run_of(recipe, faces, faces / "out"))
+
+
+def test_what_is_missing_is_told_before_pictures_are_read(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_stra.training.start.create_task", None)  # what reads them
+    (faces / "kept").mkdir()
+    (faces / "kept" / "last.pt").touch()
+    cases = {
+        ("--out", "kept"): "last.pt exists",
+        ("--out", "out", "--init", "none.pt"): "none.pt must be a weights file",
+        ("--out", "out", "--recipe", "fer_distill", "--teacher", "no.pt"): "no.pt must be a weights file",
+    }
+    monkeypatch.chdir(faces)
+    for words, said in cases.items():
+        result = CliRunner().invoke(main, ["train", "fer", "--data", str(faces), *words])
+        assert result.exit_code == 1 and said in result.stderr, (words, result.output)
+    assert [path.name for path in (faces / "kept").iterdir()] == ["last.pt"] and not (faces / "out").exists()
+
+
+def test_people_in_folders_without_cameras_train_and_are_scored(tmp_path: Path) -> None:
+    for index, picture in enumerate(structured_pictures(32, (64, 32), seed=4)):
+        folder = tmp_path / "people" / f"person {index // 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{index}.jpg"), picture)
+    recipe = small("reid", stages=[{"epochs": 1, "size": [64, 32]}], identities_per_batch=2)
+    run = run_of(recipe, tmp_path / "people", tmp_path / "out", held=3)
+    finish(run)
+    assert 0 < run.best <= 100
 
 
 def test_a_checkpoint_without_its_parts_is_told_in_one_line(faces: Path) -> None:
@@ -379,6 +411,9 @@ def test_labels_come_from_folder_names(faces: Path) -> None:
     (faces / "train" / "fear").rename(faces / "train" / "unknown")
     with pytest.raises(DataError, match="fear is missing"):
         list_fer(faces / "train")
+    (faces / "validation" / "angry").mkdir()
+    with pytest.raises(DataError, match="anger and angry are both anger; join them"):
+        list_fer(faces / "validation")
 
 
 def write_csv(path: Path, rows: list[tuple[object, object, str]]) -> Path:
@@ -685,5 +720,8 @@ def test_recipes_and_data_of_another_kind_are_refused(people: Path) -> None:
         create_task(FER, parse_recipe(small("reid"), "test"), people, 2)
     with pytest.raises(DataError, match="no such folder"):
         create_task(FER, parse_recipe(small("fer"), "test"), people, 2)
-    with pytest.raises(DataError, match="at least one batch of 64"):
+    with pytest.raises(DataError, match="at least one batch of 64 pictures, but has 32 crops of 8 identities"):
         run_of(small("reid", batch=64), people, people / "out").task.order(0, 0)
+    many = small("reid", batch=64, identities_per_batch=16)
+    with pytest.raises(DataError, match="pictures of 16 identities, but has 32 crops of 8 identities"):
+        run_of(many, people, people / "out").task.order(0, 0)

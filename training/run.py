@@ -234,8 +234,7 @@ def train(
     """
     place, task, recipe, world = run.place, run.task, run.recipe, run.world
     place.folder.mkdir(parents=True, exist_ok=True)
-    if run.file.exists() and not resume:
-        raise OutputError(f"{run.file} exists; give --resume to go on with that run, or another --out")
+    check_place(place.folder, resume)
     if run.file.exists():
         run.resume()
     else:
@@ -298,6 +297,14 @@ def keep_best(run: Run) -> dict[str, float]:
         run.best = score.value if score else run.best
         save_weights(run.average, run.place.folder / BEST, name=run.task.spec.name)
     return {score.name: score.value} if score else {}
+
+
+def check_place(folder: Path, resume: bool) -> None:
+    """Raises OutputError where a folder holds a run, or what one left, and `resume` is off."""
+    kept = [name for name in (LAST, BEST, FINAL, HISTORY) if (folder / name).exists()]
+    if kept and not resume:
+        way = "give --resume to go on with that run, or another --out" if LAST in kept else "give another --out"
+        raise OutputError(f"{folder / kept[0]} exists; {way}")
 
 
 @contextlib.contextmanager

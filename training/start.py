@@ -11,12 +11,13 @@ from typing import Any
 import torch.distributed as dist
 from edge_stra.training.distributed import join
 from edge_stra.training.recipe import load_recipe
-from edge_stra.training.run import BEST, Place, Run, train
+from edge_stra.training.run import BEST, Place, Run, check_place, train
 from edge_stra.training.tasks import create_task
 from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 from torch.utils.tensorboard import SummaryWriter
 
 from edge_stra.models.registry import get_spec
+from edge_stra.models.weights import check_file
 from edge_stra.spec import ModelError
 
 
@@ -47,6 +48,9 @@ def start(
         if recipe.augment.mix and recipe.batch % (2 * world.size):
             raise ModelError(f"mix takes pairs, so batch must be a multiple of {2 * world.size}, but is {recipe.batch}")
         check_teachers(recipe, len(teachers))
+        check_place(out, resume)  # before the pictures are read, as the files that were named
+        for path in (*([init] if init else []), *teachers):
+            check_file(path)
         task = create_task(model, recipe, data, held, bar("reading pictures") if world.leads else iter)
         networks = load_teachers(teachers, task)
         run = Run(task, world, Place(out, checkpoint_seconds), seed, init)

@@ -110,8 +110,9 @@ class Task(ABC):
         else:
             steps = shuffled(len(self.pictures), recipe.batch, own)
         if not len(steps):
+            people = f" of {recipe.identities_per_batch} identities" if recipe.identities_per_batch else ""
             raise DataError(
-                f"training needs at least one batch of {recipe.batch}, but has {len(self.pictures)} pictures"
+                f"training needs at least one batch of {recipe.batch} pictures{people}, but has {self.summary}"
             )
         return steps
 

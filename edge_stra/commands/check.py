@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, emit
-from edge_stra.spec import ParityError
+from edge_stra.spec import ArtifactError, ParityError
 
 
 @click.command()
@@ -28,6 +28,8 @@ def check(artifact: Path, weights: str | None, images: Path | None, layers: bool
     from edge_stra.layers import render as render_layers
     from edge_stra.recheck import recheck
 
+    if layers and artifact.suffix != ".tflite":  # of others tensors can't be told by module
+        raise ArtifactError(f"--layers must be asked of a .tflite file, but got {artifact.name}")
     result = recheck(artifact, weights, images)
     text, data = parity.render(result.comparisons), {"comparisons": [c.to_json() for c in result.comparisons]}
     if layers:

@@ -86,7 +86,7 @@ class ClassificationHead(nn.Module):
 class EmbeddingHead(nn.Module):
     """[B, C] pooled features -> [B, 512] embedding, of unit L2 norm in evaluation mode.
 
-    In training mode the embedding comes before the norm, and `classifier` (identities > 0) serves the loss.
+    In training mode its length is left as it is.
     """
 
     def __init__(self, channels: int, size: int = EMBEDDING_SIZE) -> None:

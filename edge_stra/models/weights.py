@@ -59,6 +59,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's guesses about the file; the error below is the word
             state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except PermissionError:
+        raise  # not damaged: the command line says what it is
     except UNREADABLE as error:
         cause = "holds code instead of tensors alone" if "GLOBAL" in str(error) else "is damaged or of another format"
         raise ModelError(f"{path} must be safetensors or a torch checkpoint of tensors, but it {cause}") from error
@@ -191,5 +193,7 @@ def weights_model(path: Path) -> str | None:
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("model")
+    except PermissionError:
+        raise  # not damaged: the command line says what it is
     except UNREADABLE as error:
         raise ModelError(f"{path} must be a safetensors file, but is damaged or of another format") from error
