@@ -58,13 +58,19 @@ def test_every_conv_rounds_and_so_does_every_tensor_that_the_int8_graph_keeps_in
     network = create_model(FER)
     places = set(rounded_places(network))
     assert {"features.0.2", "features.1.conv.2", "features.1.conv.4", "features.3", "features.3.conv.7"} <= places
-    assert {"features.17.conv.3.value", "features.17.conv.3.logit.2", "features.17.conv.5", "head.linear"} <= places
+    last = {"value", "logit.1", "logit.2", "logit.4"}
+    block = "features.17.conv.3."
+    assert {name.removeprefix(block) for name in places if name.startswith(block)} == last
+    assert {"features.17.conv.5", "head.linear"} <= places  # mode attention is float
     assert "features.2" not in places  # no residual
     assert "features.0.1" not in places  # a BN whose ReLU6 rounds
     assert not [name for name in places if "norm" in name]  # gates stay float
     prepare_rounding(network)
-    convs = [m for m in network.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
-    for conv in convs:
+    convs = {n: m for n, m in network.named_modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))}
+    for name, conv in convs.items():
+        if ".mode." in name:
+            assert not torch.nn.utils.parametrize.is_parametrized(conv)
+            continue
         weight = conv.weight.detach()
         largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
         steps = weight / largest.clamp_min(1e-12) * 127
@@ -84,6 +90,19 @@ def test_a_rounded_network_is_near_the_plain_one_and_leaves_its_weights_alone() 
     assert 12 < sqnr_db(expected.numpy(), result.numpy()) < 45  # rounding is there, and no more than rounding
     state = plain_state(rounded)
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+
+
+def test_the_layers_after_a_rounded_tensor_see_256_values_of_it() -> None:
+    network, _ = load_model(FER, None)
+    rounded = copy.deepcopy(network)
+    prepare_rounding(rounded)
+    for model, rounds in ((network, False), (rounded, True)):
+        seen: list[int] = []
+        for module in (model.head, model.features[4].conv[0]):  # type: ignore[index, union-attr]
+            module.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(len(args[0].unique())))
+        with torch.no_grad():
+            model(pictures(4))
+        assert len(seen) == 2 and all((count <= 256) == rounds for count in seen), seen
 
 
 @pytest.mark.slow

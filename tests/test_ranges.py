@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
-from edge_stra.calibration.bias import measure_corrections
+from edge_stra.calibration.bias import measure_corrections, rounding_error
 from edge_stra.calibration.ranges import (
     BINS,
     RANGES,
@@ -239,6 +241,22 @@ def test_corrections_keep_to_the_layers_that_are_named() -> None:
     some = measure_corrections(network, inputs, {"2"})
     assert set(some) == {"2"}
     np.testing.assert_array_equal(some["2"], everything["2"])
+
+
+def test_corrected_biases_give_the_mean_output_of_unrounded_weights() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(100, 2)).eval()
+    inputs = [np.random.default_rng(seed).random((1, 5, 5, 3), np.float32) for seed in (0, 1)]
+    corrections = measure_corrections(network, inputs)
+    x = torch.from_numpy(np.concatenate(inputs)).permute(0, 3, 1, 2)
+    for name, fed, axes in (("0", x, (0, 2, 3)), ("2", network[:2](x), (0,))):
+        layer = copy.deepcopy(network.get_submodule(name))
+        with torch.no_grad():
+            wanted = layer(fed).mean(axes)
+            layer.weight += rounding_error(layer.weight)  # type: ignore[operator]
+            rounded = layer(fed).mean(axes)
+        assert float((rounded - wanted).abs().max()) > 1e-5
+        np.testing.assert_allclose((rounded + torch.from_numpy(corrections[name])).numpy(), wanted.numpy(), atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from edge_stra.training.order import by_identity, shuffled
 from edge_stra.training.recipe import Augmentation, Recipe, Schedule, Stage, load_recipe, parse_recipe
 from edge_stra.training.run import Place, Run, factor, train
 from edge_stra.training.sets import load_fer, without_duplicates
-from edge_stra.training.tasks import create_task, normalise
+from edge_stra.training.tasks import Score, create_task, normalise
 from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 
 from edge_stra.cli import main
@@ -162,6 +163,71 @@ def test_frozen_blocks_keep_weights_and_statistics(faces: Path) -> None:
     assert not [key for key in changed if key.startswith(frozen)]
     assert "features.3.conv.0.weight" in changed
     assert "features.3.conv.1.running_mean" in changed
+
+
+def test_blocks_thaw_again_in_a_later_stage(faces: Path) -> None:
+    run = run_of(small("fer"), faces, faces / "out")
+    run.prepare(3)
+    assert not any(p.requires_grad for p in run.learner.network.features[:3].parameters())
+    run.prepare(0)
+    assert all(p.requires_grad for p in run.learner.parameters())
+    assert all(module.training for module in run.learner.modules())
+
+
+def test_the_best_epoch_is_of_the_last_size(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [{"epochs": 1, "size": [32, 32]}, {"epochs": 3, "size": [48, 48]}]
+    run = run_of(small("fer", stages=stages), faces, faces / "out")
+    scores, averages = iter([90.0, 50.0, 60.0, 55.0]), []
+
+    def score(network: torch.nn.Module, size: object, device: object) -> Score:
+        averages.append({key: value.clone() for key, value in network.state_dict().items()})
+        return Score("accuracy", next(scores))
+
+    monkeypatch.setattr(run.task, "score", score)
+    assert finish(run) == 60
+    kept = read_weights(faces / "out" / "best.safetensors")
+    assert all(torch.equal(kept[key], averages[2][key]) for key in kept)
+    assert not torch.equal(kept["head.linear.weight"], averages[3]["head.linear.weight"])
+
+
+@pytest.mark.parametrize(("position", "decay"), [(0, 0.1), (200, 0.9)])  # (1 + p) / (10 + p), then the recipe's
+def test_the_average_moves_towards_weights_and_statistics(faces: Path, position: int, decay: float) -> None:
+    run = run_of(small("fer"), faces, faces / "out")
+    run.prepare(0)
+    before = {key: value.clone() for key, value in run.average.state_dict().items()}
+    run.step(torch.arange(8), position, 1000)
+    new = run.learner.network.state_dict()
+    for key, kept in run.average.state_dict().items():
+        wanted = before[key].lerp(new[key], 1 - decay) if kept.is_floating_point() else new[key]
+        torch.testing.assert_close(kept, wanted, msg=key)
+    assert not torch.equal(before["features.0.1.running_var"], new["features.0.1.running_var"])
+
+
+def test_the_schedules_rate_reaches_the_optimizer_and_norms_do_not_decay(faces: Path) -> None:
+    run = run_of(small("fer", weight_decay=0.05), faces, faces / "out")
+    run.prepare(0)
+    told = run.step(torch.arange(8), 50, 100)
+    rate = 0.001 * factor(run.recipe.schedule, 50, 100, 0)
+    kernels, others = run.optimizer.param_groups
+    assert told["rate"] == kernels["lr"] == others["lr"] == pytest.approx(rate) and rate < 0.001
+    assert (kernels["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    assert all(p.ndim > 1 for p in kernels["params"]) and all(p.ndim <= 1 for p in others["params"])
+    assert len(kernels["params"]) + len(others["params"]) == len(list(run.learner.parameters()))
+
+
+def test_the_loss_of_a_case_computed_by_hand(people: Path) -> None:
+    """Logits 2 and 0; the labels 0.95 and 0.05. One crop of each identity, 3 apart: log(1 + exp(0 - 3))."""
+    task = run_of(
+        small("reid", diversity_weight=0.25, triplet_weight=0.5, label_smoothing=0.1), people, people / "out"
+    ).task
+    logits, features = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    parts = task.loss((logits, features, torch.tensor(3.0)), torch.tensor([0, 1]), ALONE)
+    hand = {
+        "cross_entropy": np.log(1 + np.exp(-2)) + 0.05 * 2,
+        "diversity": 0.75,
+        "triplet": 0.5 * np.log1p(np.exp(-3)),
+    }
+    assert {name: float(part) for name, part in parts.items()} == pytest.approx(hand, abs=1e-3)
 
 
 def test_no_epoch_of_a_seed_has_the_order_of_another_seeds(faces: Path) -> None:
@@ -460,6 +526,18 @@ def test_augmentation_of_nothing_resizes_or_mirrors_only() -> None:
     assert 0 < int(mirrored.sum()) < 16
 
 
+def test_brightness_is_a_gain_and_contrast_a_spread_around_the_mean() -> None:
+    picture = torch.tensor([[[[0.2, 0.4]]]])
+    plain = draw(1, Augmentation(mirror=False), torch.Generator().manual_seed(0))
+    brighter = replace(plain, gain=torch.full_like(plain.gain, 1.5))
+    steeper = replace(plain, contrast=torch.full_like(plain.contrast, 1.5))
+    assert augment_batch(picture, (1, 2), brighter).flatten().tolist() == pytest.approx([0.3, 0.6])
+    assert augment_batch(picture, (1, 2), steeper).flatten().tolist() == pytest.approx([0.15, 0.45])
+    several = draw(500, Augmentation(brightness=0.2, contrast=0.3), torch.Generator().manual_seed(0))
+    for changes, most in ((several.gain, 0.2), (several.contrast, 0.3)):
+        assert 0.9 * most < float((changes - 1).abs().max()) <= most
+
+
 def test_augmentation_is_seeded_and_does_not_depend_on_how_a_batch_is_shared() -> None:
     how = load_recipe("reid").augment
     pictures = torch.rand(8, 3, 64, 32)
@@ -696,6 +774,8 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"augment": {"mix": 0.5}, "batch": 7}, "batch must be even, but is 7"),
         ({"task": "reid", "teacher_share": 0.5}, "teacher_share serves fer alone"),
         ({"task": "reid", "dropout": 0.5}, "dropout serves fer alone"),
+        ({"augment": {"scale": 1.0}}, "scale must be below 1, but is 1.0"),
+        ({"augment": {"zoom": 0}}, "zoom must be above 0, but is 0"),
         ({"dropout": 1.5}, "dropout must be a share, 0 to 1, but is 1.5"),
         ({"batch": 0}, "batch must be at least 1, but is 0"),
         ({"stages": [{"epochs": 0, "size": [44, 44]}]}, "epochs must be at least 1"),

@@ -3,14 +3,15 @@
 Source: Jacob et al., arXiv 1712.05877, section 3. What is rounded is what the exported int8 graph rounds, and the first
 layers too, which the export keeps in float or in 16 bits (`calibration/recipes.py`):
 
-    weights       of every conv and linear, symmetric, one scale for each output channel. BN is not folded here:
-                  it multiplies whole output channels, and so leaves the rounded shares of each channel as they are.
+    weights       of every conv and linear outside mode attention, symmetric, one scale for each output channel. BN is
+                  not folded here: it multiplies whole output channels, and so leaves the rounded shares of each
+                  channel as they are.
     activations   after every ReLU6, every BN that no ReLU6 follows, every sum of a residual block, every tanh, the
                   values of local attention, the pooled features and the output: one range for each tensor, the
                   moving average of what batches show.
 
-Products, softmaxes and gates of attention stay in float, as in the recipe `int8`. BN keeps its statistics: a network
-whose statistics move cannot learn what rounding does to it.
+Products, softmaxes, masks and gates of attention stay in float, as in the recipe `int8`. BN keeps its statistics: a
+network whose statistics move cannot learn what rounding does to it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -55,6 +57,9 @@ class RoundedActivation(nn.Module):
         if self.training:
             with torch.no_grad():
                 low, high = torch.aminmax(x.detach().float())
+                if dist.is_initialized():  # the range of the whole batch, or each process would round otherwise
+                    dist.all_reduce(low, dist.ReduceOp.MIN)
+                    dist.all_reduce(high, dist.ReduceOp.MAX)
                 share = torch.where(self.seen > 0, self.momentum, 1.0)  # the first batch sets the range
                 self.low.lerp_(low.clamp_max(0), share)
                 self.high.lerp_(high.clamp_min(0), share)
@@ -64,10 +69,17 @@ class RoundedActivation(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, ACTIVATION_LEVELS).to(x.dtype)
 
 
+def in_mode_attention(name: str) -> bool:
+    """Whether a module is of mode attention, which the int8 graph computes in float."""
+    return ".mode." in name
+
+
 def rounded_places(network: MobileNetV2) -> dict[str, nn.Module]:
     """The modules whose output the int8 graph rounds, by name."""
     places: dict[str, nn.Module] = {}
     for name, module in network.named_modules():
+        if in_mode_attention(name):
+            continue
         if isinstance(module, nn.Sequential):
             follows = dict(zip(list(module), [*list(module)[1:], None], strict=True))
             for child_name, child in module.named_children():
@@ -106,8 +118,8 @@ class Rounding(nn.ModuleDict):
 
 def prepare_rounding(network: MobileNetV2) -> Rounding:
     """Makes a network round its weights and activations from now on; returns the rounders, which hold state."""
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and not in_mode_attention(name):
             parametrize.register_parametrization(module, "weight", RoundedWeight())
     return Rounding(network)
 

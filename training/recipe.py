@@ -24,6 +24,7 @@ SHARES = (
     "teacher_share",
     "warmup_fraction",
 )  # 0 to 1
+CHANGES = ("scale", "brightness", "contrast")  # 0 to below 1: at 1 a picture vanishes, beyond it turns over
 T = TypeVar("T")
 
 
@@ -188,6 +189,10 @@ def check_value(value: Any, kind: str, key: str, name: str) -> Any:
         raise ModelError(f"{name} must be at least 1, but is {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ModelError(f"{name} must be a finite number, but is {value!r}")
+    if key in CHANGES and value >= 1:
+        raise ModelError(f"{name} must be below 1, but is {value!r}")
+    if key == "zoom" and value == 0:
+        raise ModelError(f"{name} must be above 0, but is {value!r}")
     if key in SHARES and value > 1:
         raise ModelError(f"{name} must be a share, 0 to 1, but is {value!r}")
     return value

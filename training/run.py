@@ -185,7 +185,7 @@ class Run:
             keep_statistics(self.learner)
         self.forward = self.learner
         if self.world.size > 1:
-            self.forward = DistributedDataParallel(self.learner, broadcast_buffers=False)
+            self.forward = DistributedDataParallel(self.learner, forward_sync_buffers=False)
 
     def step(self, chosen: Tensor, position: int, steps: int) -> dict[str, float]:
         """One step on the pictures `chosen` [batch]; returns the parts of the loss and the learning rate."""

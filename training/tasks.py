@@ -190,8 +190,8 @@ class ReidTask(Task):
         """Each identity's row points to the mean of its features; a random classifier would pull at good ones.
 
         Features as the head's norm gives them in training. Scaled so that the logit of a crop's own identity leads the
-        mean of all by what cross-entropy asks for: with labels smoothed by e over C identities,
-        log((1 - e) (C - 1) / e).
+        mean of all by what cross-entropy asks for: with labels smoothed by e over C identities, each of which takes
+        e / C, log((C (1 - e) + e) / e).
         """
         network, head, classifier = learner.network.eval(), learner.network.head, learner.classifier
         assert isinstance(head, EmbeddingHead) and classifier is not None
@@ -206,7 +206,8 @@ class ReidTask(Task):
         if not lead > 0:  # one identity, or pictures that are all alike: no direction tells them apart
             return
         smoothed = max(self.recipe.label_smoothing, LEAST_SMOOTHING)
-        classifier.weight.copy_(directions * (math.log((1 - smoothed) * (self.identities - 1) / smoothed) / lead))
+        asked = math.log((self.identities * (1 - smoothed) + smoothed) / smoothed)
+        classifier.weight.copy_(directions * (asked / lead))
 
     def score(self, network: nn.Module, size: Size, device: torch.device) -> Score | None:
         """Mean average precision among the identities held out."""
