@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_stra.models.attention import ModeAttention, StRA
+from edge_stra.spec import ModelError
 
 MAX_PLACEMENT_NUMBERS = 65_536
 """The largest 0/1 constant of a strip, in numbers; above it the band is laid out by padding (larger file otherwise)."""
@@ -291,6 +292,10 @@ class FastStRA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.size_hw
         nodes = height * width
+        # Another shape of as many nodes would pass all the reshapes below and give nonsense.
+        if not torch.jit.is_tracing() and tuple(x.shape) != (1, self.modes * self.depth, height, width):
+            wanted = [1, self.modes * self.depth, height, width]
+            raise ModelError(f"a reformulated block takes {wanted} alone, but got {list(x.shape)}; reformulate for it")
         logit = self.logit(torch.tanh(self.logit_hidden(x)))
         nu, omega = logit[:, : self.modes], logit[:, self.modes :]
         coefficients = (omega + self.neighbours(nu)).permute(0, 2, 3, 1).reshape(nodes, self.modes, self.taps)

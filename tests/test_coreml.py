@@ -21,7 +21,7 @@ from edge_stra.converters.coreml_activations import levels
 from edge_stra.converters.coreml_network import PixelNetwork, SplitConv, centre_expansion, split_depthwise
 
 from edge_stra.artifact import FORMAT, Artifact
-from edge_stra.export import rewrite, torch_function
+from edge_stra.export import rewrite, size_of, torch_function
 from edge_stra.loading import load_model
 from edge_stra.mil import open_package
 from edge_stra.models.mobilenetv2 import MobileNetV2
@@ -92,6 +92,19 @@ def compared(name: str, path: Path, count: int) -> Comparison:
 def test_saved_package_meets_its_bar(name: str, quantize: str, packages: Packages) -> None:
     found = compared(name, packages(name, quantize), 6)
     assert found.sqnr_db >= BARS[quantize], found
+
+
+@pytest.mark.parametrize(
+    ("quantize", "share"),
+    [
+        ("fp16", 0.55),
+        pytest.param("w8", 0.30, marks=pytest.mark.slow),
+        pytest.param("palette6", 0.25, marks=pytest.mark.slow),
+        pytest.param("palette4", 0.18, marks=pytest.mark.slow),
+    ],
+)
+def test_each_precision_is_a_smaller_package(quantize: str, share: float, packages: Packages) -> None:
+    assert size_of(packages(FER, quantize)) < share * size_of(packages(FER, "fp32"))
 
 
 def test_one_flipped_weight_byte_fails_the_bar(packages: Packages, tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def test_float_artifacts_agree_with_pytorch(exports: ShippedExport, precision: s
     assert whole["top1"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("precision", "share"), [("fp16", 0.55), ("dynamic", 0.32), ("int8", 0.30), ("int8-full", 0.30)]
+)
+def test_each_precision_is_a_smaller_file(exports: ShippedExport, precision: str, share: float) -> None:
+    assert exports(precision).path.stat().st_size < share * exports("fp32").path.stat().st_size
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_precision_meets_its_tolerance(exports: ShippedExport, precision: str) -> None:
     rewritten, _, whole = exports(precision).manifest["parity"]["comparisons"]
@@ -220,6 +227,23 @@ def test_a_faulty_rewrite_is_caught_and_leaves_nothing(
     with pytest.raises(ParityError, match=r"reformulated: error must be <="):
         export(Request(NAME, "fp32", tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_faulty_converter_is_caught_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rewrite is whole; what is converted is not."""
+    import edge_stra.builds.tflite as builder
+
+    def faulty(network: nn.Module, size_hw: tuple[int, int]) -> bytes:
+        changed = copy.deepcopy(network)
+        with torch.no_grad():
+            changed.get_submodule("head.linear").weight.mul_(1.1)  # type: ignore[operator, union-attr]
+        return convert(changed, size_hw)
+
+    convert = builder.convert
+    monkeypatch.setattr(builder, "convert", faulty)
+    with pytest.raises(ParityError, match="fp32: SQNR must be"):
+        export(Request(NAME, "fp32", tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_artifact_survives_a_failed_export(

@@ -208,6 +208,13 @@ def test_network_equals_the_reference(live: Live, images: Images, name: str, dty
             assert relative_error(fast(x).double(), exact(x.double())) <= NETWORK_TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 128, 256), (2, 3, 128, 128), (2, 3, 256, 128)])
+def test_another_shape_is_refused_even_of_as_many_nodes(shape: tuple[int, ...]) -> None:
+    network = reformulate(create_model("mobilenetv2_stra.reid").eval(), (256, 128))
+    with pytest.raises(ModelError, match=r"takes \[1, 960, 16, 8\] alone"), torch.no_grad():
+        network(torch.zeros(shape))
+
+
 def test_two_pictures_give_different_outputs(live: Live, images: Images) -> None:
     """Else equal networks would prove nothing: their activations would be dead."""
     model, size_hw = live_network(live, "mobilenetv2_stra.fer", torch.float32)
