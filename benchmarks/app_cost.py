@@ -65,7 +65,7 @@ def peak_mb(process: int) -> float:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:  # ended meanwhile
         return 0.0
-    return max((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), default=0.0)
+    return max((float(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), default=0.0)
 
 
 if __name__ == "__main__":

@@ -126,13 +126,13 @@ def run(uri: str, total: int, files: Path | None) -> None:
         raise SystemExit(f"{uri} must be empty, but holds {gallery.count()} embeddings")
     singles = fill(gallery, rows, 0, SINGLE, 1)
     print(f"add one by one: {singles:.0f} a second ({SINGLE} adds)")
-    done, table, batches = SINGLE, [], 0.0
-    for count in [n for n in (1000, 10_000, 100_000) if n <= total] or [total]:
-        batches = fill(gallery, rows, done, count, BATCH)
+    done, table, batches, last = SINGLE, [], 0.0, 0
+    for count in [*(n for n in (1000, 10_000, 100_000) if n < total), total]:
+        batches, last = fill(gallery, rows, done, count, BATCH), count - done
         gallery.close()
         table.append(measure(uri, rows, count, files))
         gallery, done = open_gallery(uri, None), count
-    print(f"add in batches of {BATCH}: {batches:.0f} embeddings a second (the last {total - total // 10})")
+    print(f"add in batches of {BATCH}: {batches:.0f} embeddings a second (the last {last})")
     names = ("embeddings", "open_ms", "first_search_ms", "p50_ms", "p90_ms", "product_ms", "recall", "added_rss_mb",
              "file_mb")  # fmt: skip
     print("  ".join(names))
@@ -146,8 +146,10 @@ def run(uri: str, total: int, files: Path | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gallery", help="URI of a gallery that is not there yet")
-    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--count", type=int, default=100_000, help=f"embeddings, more than {SINGLE}")
     given = parser.parse_args()
+    if given.count <= SINGLE:
+        parser.error(f"--count must be more than {SINGLE}, but is {given.count}")
     if given.gallery:
         run(given.gallery, given.count, None)
         return

@@ -33,8 +33,7 @@ def runner(path: Path) -> Callable[[], object]:
 
 def measure_memory(path: Path) -> int | None:
     """What `probe` prints, measured in this process."""
-    reset_peak()
-    before = peak_bytes()
+    before = peak_bytes() if reset_peak() else None
     runner(path)()
     after = peak_bytes()
     return None if before is None or after is None else after - before

@@ -101,7 +101,7 @@ def soak(address: str, seconds: float, folder: Path, options: Sequence[str]) -> 
         "exit": app.returncode,
         "seconds_to_stop": round(time.monotonic() - asked, 2),
         "rss_mb": early_and_late(memory),
-        **read_log(log, asked - began),
+        **read_log(log),
         "mp4_frames": count_frames(mp4),
         "summary": told,
     }
@@ -114,7 +114,7 @@ def resident_mb(process: int) -> float:
     except OSError:
         return float("nan")
     values = [line.split()[1] for line in lines if line.startswith("VmRSS")]
-    return float(values[0]) / 1024 if values else float("nan")
+    return float(values[0]) * 1024 / 1e6 if values else float("nan")
 
 
 def early_and_late(timed: Sequence[tuple[float, float]]) -> dict[str, float]:
@@ -125,7 +125,7 @@ def early_and_late(timed: Sequence[tuple[float, float]]) -> dict[str, float]:
     return {"early": round(early, 1), "late": round(late, 1), "change_percent": round(100 * (late / early - 1), 2)}
 
 
-def read_log(path: Path, seconds: float) -> dict[str, object]:
+def read_log(path: Path) -> dict[str, object]:
     """Lag early and late from the app's own log, and how many frames it names."""
     events = [json.loads(line) for line in path.read_text().splitlines()]
     lags = [(event["time_s"], event["lag_ms"]) for event in events]

@@ -66,8 +66,7 @@ def measure_load(path: Path, threads: int) -> dict[str, Any]:
     find_runtime()
     artifact = open_artifact(path)
     x = drawn_input(artifact.spec)
-    reset_peak()
-    before = peak_bytes()
+    before = peak_bytes() if reset_peak() else None
     seconds = [load_seconds(artifact, threads, x)]
     after = peak_bytes()
     seconds += [load_seconds(artifact, threads, None) for _ in range(LOADS - 1)]
@@ -90,12 +89,16 @@ def load_seconds(artifact: Artifact, threads: int, x: NDArray[np.float32] | None
     return seconds
 
 
-def reset_peak() -> None:
-    """Sets the peak of resident memory to what is resident now (proc(5), clear_refs), else importing hides loading."""
+def reset_peak() -> bool:
+    """Sets the peak of resident memory to what is resident now (proc(5), clear_refs), else importing hides loading.
+
+    False where the system can't: a rise of the peak would be told too small there.
+    """
     try:
         CLEAR_REFS.write_text("5")
     except OSError:
-        return
+        return False
+    return True
 
 
 def peak_bytes(status: Path = STATUS) -> int | None:

@@ -198,7 +198,8 @@ def matching(dynamic: Collection[str]) -> Condition:
 
     def check(operator: Operator) -> str | None:
         x, w, y = (tensor_at(operator, place) for place in ("in0", "in1", "out0"))
-        assert x is not None and w is not None and y is not None
+        if x is None or w is None or y is None:
+            return "an input or the output is absent"
         if x.dtype != y.dtype:
             return f"input is {x.dtype}, but output is {y.dtype}"
         if x.dtype != w.dtype and not (x.dtype == "float32" and w.dtype in dynamic):

@@ -112,8 +112,9 @@ def describe_delegate(tflite: Path | None) -> dict[str, Any]:
     found = delegated(tflite)
     if found.parts is None:
         return {"checked": False, "note": f"{found.runtime} does not list the nodes of a loaded file"}
-    parts = len(found.parts)
-    return {"checked": True, "file": tflite.name, "xnnpack": parts > 0, "parts": parts, "nodes": found.operators}
+    taken, parts = len(frozenset().union(*found.parts)), len(found.parts)
+    told = {"xnnpack": parts > 0, "parts": parts, "taken": taken, "nodes": found.operators}
+    return {"checked": True, "file": tflite.name, **told}
 
 
 def describe_opencv() -> dict[str, Any]:
@@ -174,4 +175,5 @@ def render_delegate(delegate: dict[str, Any]) -> str:
         return f"not checked: {delegate['note']}"
     if not delegate["xnnpack"]:
         return f"takes nothing of {delegate['file']} ({delegate['nodes']} nodes run on the plain kernels)"
-    return f"takes {delegate['file']} in {delegate['parts']} part{'s' if delegate['parts'] > 1 else ''}"
+    parts = f"{delegate['parts']} part{'s' if delegate['parts'] > 1 else ''}"
+    return f"takes {delegate['taken']} of {delegate['nodes']} operators of {delegate['file']}, in {parts}"

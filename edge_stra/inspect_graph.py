@@ -128,7 +128,9 @@ def with_constants(operator: Operator, unpacked: Collection[int]) -> Operator:
 def refuse(operator: Operator, delegate: Delegate) -> Reason | None:
     row = delegate.row(operator.name)
     if row is None:
-        return Reason(operator.index, "no rule takes this operator", delegate.rows[0].source.split(" ")[0])
+        return Reason(
+            operator.index, "not in this table of rules, so counted as not taken", delegate.rows[0].source.split(" ")[0]
+        )
     if text := applies(operator, delegate.common):
         return Reason(operator.index, text, delegate.common_source)
     text = applies(operator, row.conditions)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import time
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from pathlib import Path
@@ -67,7 +68,7 @@ class Profiled:
         self.kept: list[Any] = []
         environment, model, options, self.compiled, self.profiler = (c_void_p() for _ in range(5))
         self.call("CreateEnvironment", c_int(0), None, byref(environment))
-        self.call("CreateModelFromFile", environment, c_char_p(str(path).encode()), byref(model))
+        self.call("CreateModelFromFile", environment, c_char_p(os.fsencode(path)), byref(model))
         self.call("CreateOptions", byref(options))
         self.call("SetOptionsHardwareAccelerators", options, c_int(CPU))
         self.add_options(options, b"runtime_options_string", b"enable_profiling = true\n")

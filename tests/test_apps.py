@@ -21,9 +21,10 @@ from edge_stra.apps.placement import overlap
 from edge_stra.apps.reid import distance, embed_picture
 from numpy.typing import NDArray
 
-from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render
+from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render, render_delegate
 from edge_stra.faces import Expression, Face, RectXywh
 from edge_stra.preprocess import read_rgb
+from edge_stra.runtime import Delegated
 from edge_stra.spec import FER_LABELS, ArtifactError, DataError, InputSpec, MissingError, ModelSpec, OutputError
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -361,10 +362,15 @@ def test_doctor_reads_a_board(tmp_path: Path) -> None:
     assert cpu["features"] == ["asimd", "asimddp"]
 
 
-def test_doctor_sees_xnnpack_on_a_loaded_file_only(tmp_path: Path) -> None:
+def test_doctor_sees_xnnpack_on_a_loaded_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe_delegate(None)["checked"] is False
     seen = describe_delegate(shared("models/peer_fer_mini_xception.tflite"))
     assert seen["checked"] and seen["xnnpack"] and seen["parts"] >= 1
+    assert 0 < seen["taken"] <= seen["nodes"]
+    split = Delegated("LiteRT", 9, (frozenset({1, 2}), frozenset({5})))
+    monkeypatch.setattr("edge_stra.doctor.delegated", lambda path: split)
+    assert "takes 3 of 9 operators of a.tflite, in 2 parts" in render_delegate(describe_delegate(Path("a.tflite")))
+    monkeypatch.undo()
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
     with pytest.raises(ArtifactError, match=r"broken\.tflite can't be loaded"):

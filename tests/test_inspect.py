@@ -620,6 +620,16 @@ def test_an_artifact_of_ours_must_match_its_manifest(exported: Exported, tmp_pat
         read_graph(tmp_path / "a.tflite")
 
 
+def test_a_conv_without_its_input_is_read(tmp_path: Path) -> None:
+    tiny = Tiny()
+    output = tiny.tensor(MAP)
+    weight, bias = tiny.constant(np.zeros((4, 1, 1, 4)), "FLOAT32"), tiny.constant(np.zeros(4), "FLOAT32")
+    tiny.add("CONV_2D", [-1, weight, bias], [output], strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    result = edge_stra(tiny.save(tmp_path / "a.tflite", output), "--delegate", "all")
+    assert result.exit_code == 0, result.output
+    assert "an input or the output is absent" in result.output
+
+
 def test_a_foreign_file_may_have_any_json_beside_it(tmp_path: Path) -> None:
     tiny = Tiny()
     path = tiny.save(tmp_path / "ssd.tflite", chain(tiny, "t", tiny.input(MAP)))
@@ -640,7 +650,7 @@ def test_the_command_shows_partitions_and_reasons(tmp_path: Path) -> None:
     result = edge_stra(path, "--operators")
     assert result.exit_code == 0, result.output
     assert "3 of 4" in result.output and "partition 2" in result.output
-    assert "1 not taken: no rule takes this operator\n    SIGN #2\n" in result.output
+    assert "1 not taken: not in this table of rules, so counted as not taken\n    SIGN #2\n" in result.output
     assert [line.split()[-1] for line in result.output.splitlines()[-4:]] == ["p1", "p1", "-", "p2"]
     assert "partition 3" not in result.output
     assert result.output.count("Coral Edge TPU") == 1

@@ -419,6 +419,12 @@ def test_a_softmax_without_a_constant_axis_is_read(axis: str, complaints: int, c
     assert len([c for c in found if c.principle == "softmax"]) == complaints
 
 
+def test_an_axis_that_is_a_picture_is_one_line(copy: Path) -> None:
+    spec(lambda m: as_softmax(m, "x"))(copy)
+    result = CliRunner().invoke(main, ["mil", str(copy)])
+    assert result.exit_code == 1 and "can't be computed" in result.stderr.splitlines()[-1], result.output
+
+
 def test_operators_of_one_name_are_told_apart(copy: Path) -> None:
     def change(model: Any) -> None:
         for operation in block_of(model).operations:

@@ -162,13 +162,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--runs", type=int, default=20, help="of each row in each round")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--core", type=int, default=0 if hasattr(os, "sched_setaffinity") else None)
+    parser.add_argument("--core", type=int, help="that all workers run on; by default 0 for one thread")
     parser.add_argument("--load-seconds", type=float, default=LOAD_SECONDS, help="that a row may take to load")
     parser.add_argument("--reuse", action="store_true", help="take OUT/work of an earlier run of the same networks")
     parser.add_argument("--nice", type=int, default=-10, help="priority of the workers, where the user may set it")
     args = parser.parse_args()
     if args.rounds < 2 or args.runs < 1 or args.threads < 1:
         parser.error("--rounds must be at least 2, --runs and --threads at least 1")
+    if args.core is not None and (args.threads > 1 or args.core not in range(os.cpu_count() or 1)):
+        parser.error("--core takes one of this machine's cores, and one thread: more would share it")
+    if args.core is None and args.threads == 1 and hasattr(os, "sched_setaffinity"):
+        args.core = 0
     args.environments = args.environments.resolve()
     return args
 

@@ -44,10 +44,6 @@ class Row:
     form: str
     precision: str
 
-    @property
-    def ours(self) -> bool:
-        return self.peer.name == OURS
-
 
 def rows(
     models: tuple[str, ...], names: list[str] | None = None, precisions: tuple[str, ...] = PRECISIONS

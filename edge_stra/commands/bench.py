@@ -9,13 +9,19 @@ import click
 from edge_stra.commands.common import PathType, bar, emit, say
 from edge_stra.spec import OutputError
 
+MAX_RUNS = 1_000_000
+
 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=PathType)
 @click.option("--baseline", type=PathType, help="Another artifact: the others' time as a ratio to it, with its spread.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the runtime.")
-@click.option("--runs", type=click.IntRange(10), default=200, show_default=True, help="Timed runs of each artifact.")
-@click.option("--warm-up", type=click.IntRange(1), default=20, show_default=True, help="Runs before, not timed.")
+@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the runtime.")
+@click.option(
+    "--runs", type=click.IntRange(10, MAX_RUNS), default=200, show_default=True, help="Timed runs of each artifact."
+)
+@click.option(
+    "--warm-up", type=click.IntRange(1, MAX_RUNS), default=20, show_default=True, help="Runs before, not timed."
+)
 @click.option("--html", type=PathType, help="Write a page with tables and drawings into this .html.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every run, instead of text.")
 def bench(

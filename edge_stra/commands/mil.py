@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_stra.commands.common import PathType, emit, say
+from edge_stra.quiet import printable
 
 if TYPE_CHECKING:
     from edge_stra.mil import Package
@@ -58,7 +59,7 @@ def mil(
     opened = open_package(package)
     data = report.describe(opened) | ({"operations": report.listing(opened)} if operators else {})
     if not as_json:  # before the run: it is worth having of a program that can't be run, too
-        click.echo("\n".join(report.render(opened, operators)))
+        click.echo(printable("\n".join(report.render(opened, operators))))
     given = read_inputs(inputs) if inputs else {feature.name: draw_input(feature, seed) for feature in opened.inputs}
     outputs, seconds = run(opened, given, wanted)
     source = f"inputs of {inputs}" if inputs else f"drawn inputs, seed {seed}"

@@ -9,6 +9,7 @@ import click
 
 from edge_stra.commands.common import PathType, emit, say
 from edge_stra.pull import MODELS
+from edge_stra.quiet import printable
 from edge_stra.shipped import shipped_artifacts
 
 
@@ -33,7 +34,7 @@ def models(context: click.Context, as_json: bool) -> None:
         artifacts = shipped_artifacts()
         emit([{"artifact": str(path)} for path in artifacts], as_json, "\n".join(map(str, artifacts)))
         if not as_json:
-            click.echo("\n".join(["", *detector_lines()]))
+            click.echo(printable("\n".join(["", *detector_lines()])))
         return
     from edge_stra.shipped import shipped_weights
 

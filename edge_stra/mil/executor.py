@@ -25,7 +25,9 @@ from edge_stra.mil.registry import HELD_AS, OPERATORS, Operator
 from edge_stra.spec import ArtifactError, DataError
 
 Reader = Callable[[Any], Any]
-UNCOMPUTABLE = (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError, OverflowError)
+UNCOMPUTABLE = (
+    RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Step:
     def compute(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """The outputs, rounded to their types. Raises ArtifactError where it can't be, or has another shape."""
         given = dict(self.constants)
-        for parameter, names, reader, several in self.variables:
-            found = tuple(values[name] for name in names)
-            given[parameter] = found if several else reader(found[0])
         try:
+            for parameter, names, reader, several in self.variables:
+                found = tuple(values[name] for name in names)
+                given[parameter] = found if several else reader(found[0])
             results = self.operator.run(**given)
         except UNCOMPUTABLE as error:
             raise ArtifactError(f"{described(self.operation)} can't be computed: {error}") from error
