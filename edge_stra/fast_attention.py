@@ -293,8 +293,9 @@ class FastStRA(nn.Module):
         height, width = self.size_hw
         nodes = height * width
         # Another shape of as many nodes would pass all the reshapes below and give nonsense.
-        if not torch.jit.is_tracing() and tuple(x.shape) != (1, self.modes * self.depth, height, width):
-            wanted = [1, self.modes * self.depth, height, width]
+        wanted = [1, self.modes * self.depth, height, width]
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and list(x.shape) != wanted:
             raise ModelError(f"a reformulated block takes {wanted} alone, but got {list(x.shape)}; reformulate for it")
         logit = self.logit(torch.tanh(self.logit_hidden(x)))
         nu, omega = logit[:, : self.modes], logit[:, self.modes :]
