@@ -454,7 +454,7 @@ ROW = (1, 1, 1, 8)
 EDGE_CASES: dict[str, tuple[str | None, Build]] = {
     "float": ("8-bit tensors", unary("RELU", "FLOAT32")),
     "8 bits": (None, unary("RELU", "INT8")),
-    "DEQUANTIZE": ("no rule", unary("DEQUANTIZE", "INT8", out="FLOAT32")),
+    "DEQUANTIZE": ("not in this table", unary("DEQUANTIZE", "INT8", out="FLOAT32")),
     "four dimensions above 1": ("last 3", unary("RELU", "INT8", (2, 4, 4, 8))),
     "softmax of a row": (None, unary("SOFTMAX", "INT8", ROW, beta=1.0)),
     "softmax of a map": ("last 1", unary("SOFTMAX", "INT8", beta=1.0)),
@@ -466,7 +466,7 @@ EDGE_CASES: dict[str, tuple[str | None, Build]] = {
     "pad of the batch": ("batch", shaped("PAD", (1, 4, 8), (2, 4, 8), [[[0, 1], [0, 0], [0, 0]]], "INT8")),
     "conv": (None, conv(dtype="INT8", scale=CHANNELS)),
     "computed weights": ("constant", linear("INT8", fixed=False)),
-    "BATCH_MATMUL": ("no rule", product("INT8")),
+    "BATCH_MATMUL": ("not in this table", product("INT8")),
     "pool with activation": ("fused", shaped("MAX_POOL_2D", MAP, (1, 2, 2, 8), [], "INT8", fusedActivationFunction=1)),
     "slice by 2": ("strides", shaped(
         "STRIDED_SLICE", MAP, (1, 2, 4, 8), [[0] * 4, [1, 4, 4, 8], [1, 2, 1, 1]], "INT8")),
@@ -479,7 +479,7 @@ GPU_CASES: dict[str, tuple[str | None, Build]] = {
     "int32": ("int32", binary("SUB", "INT32")),
     "rank 5": ("rank 5", unary("TANH", "FLOAT32", (1, 1, 2, 2, 2))),
     "rank 5 constant": ("rank 5", shaped("RESHAPE", MAP, (1, 1, 4, 4, 8), [[1, 1, 4, 4, 8]])),
-    "CEIL": ("no rule", unary("CEIL", "FLOAT32")),
+    "CEIL": ("not in this table", unary("CEIL", "FLOAT32")),
     "linear of a new version": ("version 12", linear(weight="INT8", number=12)),
     "slice of rank 2": ("rank 2", shaped("SLICE", (4, 8), (2, 8), [[0, 0], [2, 8]])),
     "slice": (None, shaped("SLICE", MAP, (1, 2, 4, 8), [[0, 1, 0, 0], [1, 2, 4, 8]])),
