@@ -20,10 +20,10 @@ from edge_stra.artifact import open_artifact, sha256_of
 from edge_stra.export import Request, export, synthetic_inputs
 from edge_stra.loading import load_model
 from edge_stra.models.registry import create_model
-from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights
+from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights, weights_model
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import load_predictor
-from edge_stra.shipped import shipped_artifact
+from edge_stra.shipped import shipped_artifact, shipped_weights
 from edge_stra.spec import ModelError, OutputError
 
 NAME = "mobilenetv2_stra.fer"
@@ -355,3 +355,12 @@ def test_the_shipped_artifact_is_what_export_makes(tmp_path: Path) -> None:
     shipped, new = load_predictor(path), load_predictor(made.path)
     inputs, _ = synthetic_inputs(shipped.spec, 8, seed=3)
     assert sqnr_db(*(np.concatenate([p(x) for x in inputs]) for p in (shipped, new))) > 40
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2.fer", "mobilenetv2_stra.fer", "mobilenetv2.reid", "mobilenetv2_stra.reid"])
+def test_the_twins_load_and_are_none_of_the_shipped(name: str) -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "twins" / f"{name}.safetensors"
+    assert weights_model(path) == name
+    load_model(name, str(path))
+    shipped = shipped_weights(name)
+    assert shipped is None or shipped.read_bytes() != path.read_bytes()
