@@ -357,7 +357,9 @@ def test_the_shipped_artifact_is_what_export_makes(tmp_path: Path) -> None:
     assert sqnr_db(*(np.concatenate([p(x) for x in inputs]) for p in (shipped, new))) > 40
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2.fer", "mobilenetv2_stra.fer", "mobilenetv2.reid", "mobilenetv2_stra.reid"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2.fer", "mobilenetv2_stra.fer", "mobilenetv2.reid", "mobilenetv2_stra.reid"]
+)
 def test_the_twins_load_and_are_none_of_the_shipped(name: str) -> None:
     path = Path(__file__).parents[1] / "benchmarks" / "twins" / f"{name}.safetensors"
     assert weights_model(path) == name
