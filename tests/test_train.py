@@ -362,8 +362,9 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
     with pytest.raises(ModelError, match="can't be resumed"):
         run_of(recipe, faces, faces / "out").resume()
     (faces / "out" / "last.pt").unlink()
-    with pytest.raises(OutputError, match=r"best\.safetensors exists; give another --out"):
-        finish(run_of(recipe, faces, faces / "out"))
+    for resume in (False, True):
+        with pytest.raises(OutputError, match=r"best\.safetensors exists; give another --out"):
+            train(run_of(recipe, faces, faces / "out"), resume, lambda line: None, lambda values, step: None)
 
 
 def test_what_is_missing_is_told_before_pictures_are_read(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:

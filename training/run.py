@@ -300,9 +300,9 @@ def keep_best(run: Run) -> dict[str, float]:
 
 
 def check_place(folder: Path, resume: bool) -> None:
-    """Raises OutputError where a folder holds a run, or what one left, and `resume` is off."""
+    """Raises OutputError where a folder holds a run and `resume` is off, or what is left of one can't be resumed."""
     kept = [name for name in (LAST, BEST, FINAL, HISTORY) if (folder / name).exists()]
-    if kept and not resume:
+    if kept and not (resume and LAST in kept):
         way = "give --resume to go on with that run, or another --out" if LAST in kept else "give another --out"
         raise OutputError(f"{folder / kept[0]} exists; {way}")
 
