@@ -164,15 +164,23 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("window", [1, 3, 5])
 @pytest.mark.parametrize(("modes", "channels"), [(2, 16), (4, 16)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_block_equals_the_equations_node_by_node(
-    live: Callable[..., nn.Module], images: Callable[..., Tensor], variant: str, modes: int, channels: int, window: int
+    live: Callable[..., nn.Module],
+    images: Callable[..., Tensor],
+    variant: str,
+    modes: int,
+    channels: int,
+    window: int,
+    training: bool,
 ) -> None:
     shape = (2, channels, 3, 4)
     block = StRA(channels, modes, window, mask_hidden=3, **VARIANTS[variant]).double()  # type: ignore[arg-type]
     live(block, (8, *shape[1:]))
+    block.training = training  # its own sums alone: the norms inside keep their statistics
     x = images(shape, torch.float64)
     with torch.no_grad():
         attention = block.attend(x)

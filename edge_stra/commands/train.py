@@ -58,8 +58,10 @@ def train(
     """
     import torch
 
+    from edge_stra.training.memory import keep_freed_memory
     from edge_stra.training.start import start
 
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     result = start(

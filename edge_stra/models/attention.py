@@ -10,7 +10,6 @@ converter survives: `edge_stra.reformulate` rewrites it exactly.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -135,25 +134,36 @@ class StRA(nn.Module):
         omega = omega.reshape(batch, self.modes, taps, nodes)
         coefficients = (omega + nu).softmax(dim=2)  # (b, g, kk, n)
         if self.training:
-            return self.weighted_shifts(self.value(x), coefficients), coefficients
+            return self.banded_sum(self.value(x), coefficients), coefficients
         values = functional.unfold(self.value(x), self.window, padding=pad)
         values = values.view(batch, self.modes, self.channels // self.modes, taps, nodes)
         return torch.einsum("bgkn,bgdkn->bgdn", coefficients, values), coefficients
 
-    def weighted_shifts(self, values: Tensor, coefficients: Tensor) -> Tensor:
-        """The same sum tap by tap, without K*K copies of the values to keep for the gradients: half the time.
+    def banded_sum(self, values: Tensor, coefficients: Tensor) -> Tensor:
+        """The same sum as one product for each mode, without K*K copies of the values to keep for the gradients.
 
-        values [B, C, H, W], coefficients [B, G, K*K, N] -> S [B, G, D, N].
+        values [B, C, H, W], coefficients [B, G, K*K, N] -> S [B, G, D, N]. Column i of a mode's band holds a_ij at
+        the rows j that are in the window of i, and 0 elsewhere:
+
+                                      node i ->
+            S [D, N]  =  u [D, N]  @  a a . .   node j
+                                      a a a .     |
+                                      . a a a     v
+                                      . . a a
+
+        On the 16 x 8 nodes of people (C = 960, x86) it takes half the time of a sum over shifted maps, forward and
+        backward; it grows with the square of the nodes, so for large maps it is the slower one.
         """
-        batch, channels, height, width = values.shape
-        pad = self.window // 2
-        padded = functional.pad(values, (pad,) * 4).permute(0, 2, 3, 1)  # channels last, as memory has them
-        padded = padded.reshape(*padded.shape[:3], self.modes, channels // self.modes)
-        weights = coefficients.view(batch, self.modes, -1, height, width).permute(0, 3, 4, 1, 2).to(values.dtype)
-        taps = product(range(self.window), repeat=2)
-        shifted = (padded[:, i : i + height, j : j + width] * weights[..., k, None] for k, (i, j) in enumerate(taps))
-        total = sum(shifted, start=values.new_zeros(()))
-        return total.permute(0, 3, 4, 1, 2).flatten(3)
+        batch, _, height, width = values.shape
+        nodes = height * width
+        numbers = torch.arange(1.0, nodes + 1, device=values.device).view(1, 1, height, width)
+        neighbours = functional.unfold(numbers, self.window, padding=self.window // 2)[0].long()  # (kk, n), 0: outside
+        positions = neighbours * nodes + torch.arange(nodes, device=values.device)
+        band = values.new_zeros(batch * self.modes, (nodes + 1) * nodes)
+        weights = coefficients.reshape(len(band), -1).to(values.dtype)
+        band = band.index_copy(1, positions.flatten(), weights).view(-1, nodes + 1, nodes)[:, 1:]
+        total = torch.bmm(values.reshape(len(band), -1, nodes), band)
+        return total.view(batch, self.modes, -1, nodes)
 
     def attend(self, x: Tensor) -> Attention:
         """All that the block computes on x [B, C, H, W], for training losses and for pictures."""
