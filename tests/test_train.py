@@ -127,29 +127,34 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbrok
 def test_two_processes_train_as_one_with_the_same_batch(people: Path) -> None:
     """Two gloo processes, batch norm shared, triplets over both: one step of float32 SGD is the same step.
 
-    One, since an untrained network is chaotic. Its float32 gradient alone is 1.6 % from the float64 one, so that two
-    orders of summation agree to about 4 %; without shared norms they are 140 % apart.
+    One, from weights that are alive: an untrained network magnifies two orders of summation to 5 % of a step, this one
+    to 2 %; without shared norms they are 160 % apart.
     """
+    save_weights(random_model(REID), people / "alive.safetensors", name=REID)
     recipe = people / "recipe.json"
     exact = {"precision": "fp32", "optimizer": "sgd", "learning_rate": 0.01, "dropout": 0.0, "batch": 24}
     pairs = {"identities_per_batch": 6, "triplet_weight": 1.0, "augment": {"erase": 0.5, "translate": 0.1}}
     recipe.write_text(json.dumps(small("reid", **exact, **pairs, stages=[{"epochs": 1, "size": [64, 32]}])))
-    subprocess.run([sys.executable, *command(people, recipe, people / "one")], check=True, capture_output=True)
+    start = ["--init", str(people / "alive.safetensors")]
+    subprocess.run([sys.executable, *command(people, recipe, people / "one", *start)], check=True, capture_output=True)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
-        [*torchrun, *command(people, recipe, people / "two")],
+        [*torchrun, *command(people, recipe, people / "two", *start)],
         check=True,
         capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     one, two = state_of(people / "one"), state_of(people / "two")
-    begin = run_of(json.loads(recipe.read_text()), people, people / "begin", held=2, seed=0).learner.state_dict()
+    task = create_task(REID, load_recipe(str(recipe)), people, 2)
+    run = Run(task, ALONE, Place(people / "begin"), 0, people / "alive.safetensors")
+    run.begin()
+    begin = run.learner.state_dict()
     for key in (key for key in one if one[key].ndim > 1):
         moved, apart = one[key] - begin[key], one[key] - two[key]
         assert float(moved.norm()) > 0, key
-        assert float(apart.norm()) <= 0.1 * float(moved.norm()), key
+        assert float(apart.norm()) <= 0.05 * float(moved.norm()), key
     for key in (key for key in one if key.endswith("running_var")):
-        assert float((one[key] - two[key]).norm()) <= 1e-3 * float(one[key].norm()), key
+        assert float((one[key] - two[key]).norm()) <= 1e-4 * float(one[key].norm()), key
     assert losses_of(people / "one") == pytest.approx(losses_of(people / "two"), rel=1e-5)
 
 
