@@ -150,6 +150,14 @@ def test_the_gallery_is_not_written_over(video: Path, tmp_path: Path) -> None:
     assert (tmp_path / "people.db").read_text() == "kept"
 
 
+def test_a_site_without_a_name_is_refused_before_a_gallery_is_made(video: Path, tmp_path: Path) -> None:
+    made = tmp_path / "gallery.db"
+    options = [str(video), "--gallery", f"sqlite:///{made}", "--detector", "hog", "--enrol", "--site", ""]
+    result = CliRunner().invoke(main, ["demo", "reid", *options])
+    assert result.exit_code == 1 and "site" in result.output, result.output
+    assert not made.exists()
+
+
 def test_with_flip_average_a_face_and_its_mirror_image_are_answered_alike(exported: Exported, tmp_path: Path) -> None:
     (face,) = face_pictures(1, (88, 88), seed=3)
     face[:, : face.shape[1] // 2] //= 2  # lit from one side

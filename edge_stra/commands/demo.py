@@ -191,7 +191,8 @@ def reid(
     used, detect = find_people_detector(fastestdet, detector)
     maker = maker_of(predictor.artifact, embedding_size(predictor))
     checked_name("camera", camera, empty=True)
-    checked_name("site", site or "", empty=True)
+    if site is not None:
+        checked_name("site", site)
     # The source first: one that is not there must leave no empty gallery behind. And without --enrol nobody would
     # ever be in a new gallery: its name is a slip.
     with (

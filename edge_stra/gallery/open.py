@@ -23,17 +23,13 @@ def open_gallery(uri: str, maker: Maker | None, create: bool = True) -> Gallery:
     """
     if maker is not None:
         check_maker(maker)
-    scheme, separator, rest = uri.partition("://")
-    if not separator and uri.endswith(".db"):
-        scheme, rest = "sqlite", f"/{uri}"
-    if scheme == "sqlite":
-        if not rest.startswith("/") or rest == "/":
-            raise GalleryError(
-                f"a gallery's URI must be {FORMS}, but is {uri!r}; sqlite takes three slashes and a path"
-            )
+    if (file := sqlite_path(uri)) is not None:
         from edge_stra.gallery.sqlite import SqliteGallery
 
-        return SqliteGallery(Path(rest[1:]), maker, create)
+        return SqliteGallery(file, maker, create)
+    scheme, separator, _ = uri.partition("://")
+    if scheme == "sqlite" and separator:
+        raise GalleryError(f"a gallery's URI must be {FORMS}, but is {uri!r}; sqlite takes three slashes and a path")
     if scheme in ("milvus", "milvuss"):
         address, database, shown = milvus_address(uri)
         from edge_stra.gallery.milvus import MilvusGallery
@@ -45,16 +41,17 @@ def open_gallery(uri: str, maker: Maker | None, create: bool = True) -> Gallery:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file that an SQLite URI names, or None for a server's."""
-    if uri.partition("://")[0] in ("milvus", "milvuss"):
-        return None
-    return Path(uri.removeprefix("sqlite:///"))
+    """The file that an SQLite URI names, or None for any other URI."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri) if uri.endswith(".db") else None
+    return Path(rest[1:]) if scheme == "sqlite" and rest.startswith("/") and rest != "/" else None
 
 
 def is_new_file(uri: str) -> bool:
     """Whether a URI names an SQLite file that is not there yet, which `open_gallery` would make."""
-    named = uri.startswith("sqlite:///") or ("://" not in uri and uri.endswith(".db"))
-    return named and not Path(uri.removeprefix("sqlite:///")).exists()
+    file = sqlite_path(uri)
+    return file is not None and not file.exists()
 
 
 def milvus_address(uri: str) -> tuple[str, str, str]:
@@ -89,8 +86,8 @@ def same_place(first: str, second: str) -> bool:
     """Whether two URIs name one gallery, however they are written."""
 
     def place(uri: str) -> str:
-        if uri.partition("://")[0] in ("milvus", "milvuss"):
-            return milvus_address(uri)[2].partition("://")[2].removesuffix("/default")
-        return str(Path(uri.removeprefix("sqlite:///")).resolve())
+        if (file := sqlite_path(uri)) is not None:
+            return str(file.resolve())
+        return milvus_address(uri)[2].partition("://")[2].removesuffix("/default")
 
     return place(first) == place(second)
