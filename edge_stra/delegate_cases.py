@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from edge_stra.delegate_conditions import (
     FLOAT,
     Q8,
@@ -161,23 +159,19 @@ def edge_squeeze(operator: Operator) -> str | None:
     return f"from {list(x.shape)} to {list(y.shape)}: not the leading dimensions"
 
 
-def gpu_types(extra: Collection[str] = ()) -> Condition:
+def gpu_types(operator: Operator) -> str | None:
     """Rank 4 at most for every tensor; computed ones are float or 8-bit."""
-
-    def check(operator: Operator) -> str | None:
-        sides: tuple[tuple[str, tuple[Tensor | None, ...]], ...] = (
-            ("input", operator.inputs),
-            ("output", operator.outputs),
-        )
-        for name, tensors in sides:
-            for tensor in (t for t in tensors if t is not None):
-                if tensor.rank > 4:
-                    return f"{name} has rank {tensor.rank}; at most 4 is taken"
-                if not tensor.constant and tensor.dtype not in FLOAT | Q8 | set(extra):
-                    return f"{name} is {tensor.dtype}; float and 8-bit tensors are taken"
-        return None
-
-    return check
+    sides: tuple[tuple[str, tuple[Tensor | None, ...]], ...] = (
+        ("input", operator.inputs),
+        ("output", operator.outputs),
+    )
+    for name, tensors in sides:
+        for tensor in (t for t in tensors if t is not None):
+            if tensor.rank > 4:
+                return f"{name} has rank {tensor.rank}; at most 4 is taken"
+            if not tensor.constant and tensor.dtype not in FLOAT | Q8:
+                return f"{name} is {tensor.dtype}; float and 8-bit tensors are taken"
+    return None
 
 
 def gpu_broadcast(operator: Operator) -> str | None:

@@ -347,7 +347,7 @@ GPU = Delegate(
         ),
         Row(("TRANSPOSE",), (version(4), ONE), gpu("Transpose", "TransposeOperationParser")),
     ),
-    common=(gpu_types(),),
+    common=(gpu_types,),
     common_source=f"{GPU_BUILDER} IsAllAllowedTensors",
     unpacks=True,
     keeps="largest",
