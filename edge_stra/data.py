@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,8 @@ from edge_stra.preprocess import decode_picture
 from edge_stra.spec import FER_LABELS, DataError
 
 # Folder names as FER2013 is usually unpacked, beside the labels themselves.
-FER_FOLDERS = {"angry": "anger", "happy": "happiness", "sad": "sadness"} | {label: label for label in FER_LABELS}
+ADJECTIVES = {"angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness"}
+FER_FOLDERS = ADJECTIVES | {"surprised": "surprise"} | {label: label for label in FER_LABELS}
 MAX_LIST_BYTES = 64 << 20
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
@@ -50,8 +52,13 @@ def spread(paths: list[Path], most: int) -> list[Path]:
 def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
     """The pictures of seven class folders and the index of each one's label, in a fixed order.
 
-    Raises DataError where a class has no folder, naming what was found.
+    Raises DataError where a class has no folder, or a folder is of no class, naming what was found.
     """
+    if folder.is_file():
+        raise DataError(
+            f"{folder} must be a folder with the seven class folders, but is a file; scripts/unpack_fer.py makes "
+            "folders of Kaggle's CSV"
+        )
     if not folder.is_dir():
         raise DataError(f"{folder} must hold the seven class folders, but there is no such folder")
     found: dict[str, Path] = {}
@@ -68,14 +75,21 @@ def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
         raise DataError(
             f"{folder} must hold one folder for each label, but {', '.join(missing)} is missing; found {names}"
         )
+    for other in folder.iterdir():  # pictures of an eighth class would be left out without a word
+        if other.is_dir() and other.name.lower() not in FER_FOLDERS and not other.name.startswith((".", "_")):
+            raise DataError(
+                f"{folder} must hold no folder but those of the seven labels, but holds {other.name}; move it"
+            )
     pairs = [(path, index) for index, label in enumerate(FER_LABELS) for path in list_pictures(found[label])]
     return [path for path, _ in pairs], np.array([index for _, index in pairs])
 
 
-def read_grey(paths: list[Path], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+def read_grey(
+    paths: list[Path], size_hw: tuple[int, int], progress: Callable[[list[Path]], Iterable[Path]] = iter
+) -> NDArray[np.uint8]:
     """Grey pictures [count, height, width]; another size is resized. Raises DataError where one can't be read."""
     stack = np.empty((len(paths), *size_hw), np.uint8)
-    for index, path in enumerate(paths):
+    for index, path in enumerate(progress(paths)):
         grey = decode_picture(path, cv2.IMREAD_GRAYSCALE)
         stack[index] = grey if grey.shape == size_hw else cv2.resize(grey, size_hw[::-1], interpolation=cv2.INTER_AREA)
     return stack
@@ -92,7 +106,8 @@ def read_fer_csv(path: Path, usages: set[str]) -> dict[str, tuple[NDArray[np.uin
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if missing := {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ()):
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]  # Kaggle's other copy has " Usage"
+            if missing := {"emotion", "pixels", "Usage"} - set(reader.fieldnames):
                 raise DataError(
                     f"{path} must have the columns emotion, pixels, Usage, but {', '.join(missing)} is missing"
                 )

@@ -24,7 +24,7 @@ from edge_stra.data import list_pictures, spread
 from edge_stra.loading import is_random, load_model
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import get_spec
-from edge_stra.parity import Comparison, check, compare, outputs_of
+from edge_stra.parity import Comparison, check, compare, outputs_of, render
 from edge_stra.preprocess import load_input, to_input
 from edge_stra.reformulate import reformulate
 from edge_stra.spec import ModelSpec, OutputError, ParityError
@@ -154,13 +154,22 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
         "weights": weights,
         "tools": tool_versions(target),
     }
-    return keep_if_equal(path, built, manifest, pictures, model, inputs)
+    return keep_if_equal(path, built, manifest, pictures, model, inputs, say)
 
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)
+
+
+def advice(manifest: dict[str, Any], failures: list[str]) -> str:
+    """What to do about an artifact that failed its comparison."""
+    if any(failure.startswith("reformulated") for failure in failures) or manifest["quantize"] == "fp32":
+        return "that is a fault of edge-stra or its tools: report it, with the weights"
+    if manifest.get("calibration"):
+        return "give more pictures, like those that it will see, with --calibration, or take a finer --quantize"
+    return "take a finer --quantize"
 
 
 def keep_if_equal(
@@ -170,6 +179,7 @@ def keep_if_equal(
     pictures: dict[str, Any],
     model: MobileNetV2,
     inputs: Inputs,
+    say: Say,
 ) -> Exported:
     """Judges the artifact in a hidden folder beside its place and moves it there, with its manifest, if it passes."""
     try:
@@ -180,7 +190,11 @@ def keep_if_equal(
             comparisons = compare_all(model, built.network, artifact, inputs)
             failures = check(artifact, comparisons[0], comparisons[2], is_random(manifest["weights"]))
             if failures:
-                raise ParityError(f"the artifact does not agree with PyTorch and is not kept: {'; '.join(failures)}")
+                say(render(comparisons))
+                raise ParityError(
+                    f"the artifact does not agree with PyTorch and is not kept: {'; '.join(failures)}; "
+                    f"{advice(manifest, failures)}"
+                )
             report = {"pictures": pictures, "comparisons": [c.to_json() for c in comparisons]}
             manifest = manifest | {"sha256": artifact.sha256, "bytes": size_of(candidate), "parity": report}
             manifest_path(candidate).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")

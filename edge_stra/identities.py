@@ -53,8 +53,7 @@ def list_crops(folder: Path) -> Crops:
             f"{folder} must hold crops named like 0002_c1s1_000451_03.jpg, or one folder of crops for each identity, "
             f"but holds {stray.relative_to(folder)}"
         )
-    names = sorted({path.parent.name for path in paths})
-    identities = np.array([names.index(path.parent.name) + 1 for path in paths])
+    identities = np.unique([path.parent.name for path in paths], return_inverse=True)[1] + 1
     found = [re.search(r"_c(\d+)", path.stem) for path in paths]
     cameras = [int(match[1]) if match else 0 for match in found]
     if any(match is None for match in found):
@@ -81,7 +80,10 @@ def hold_out(crops: Crops, count: int, seed: int = 0) -> tuple[Crops, Crops]:
     """Training crops, and those of `count` identities drawn by the seed. Raises DataError where too few are left."""
     known = np.unique(crops.identities[crops.identities > DISTRACTOR])
     if not 0 < count < len(known):
-        raise DataError(f"the identities to hold out must be 1 to {len(known) - 1} of {len(known)}, but got {count}")
+        raise DataError(
+            f"the identities to hold out must be 1 to {len(known) - 1} of {len(known)}, but got {count}; give another "
+            "number (`train`: --hold-out)"
+        )
     chosen = np.random.default_rng(seed).choice(known, count, replace=False)
     held = np.isin(crops.identities, chosen)
     return crops.take(~held), crops.take(held)

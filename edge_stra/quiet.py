@@ -12,13 +12,17 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_tools() -> Iterator[None]:
-    """Silences standard output and error, of native code too, third-party warnings and logging below ERROR."""
+    """Silences standard output and error, of native code too, third-party warnings and logging below ERROR.
+
+    Of the whole process, other threads included, until it is left.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a service without a console has none
+        stream.flush()
     kept = [os.dup(1), os.dup(2)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    logging.disable(logging.WARNING)
+    disabled = logging.root.manager.disable  # of the caller, who may have set more
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings(), open(os.devnull, "w") as sink:
             warnings.simplefilter("ignore")
@@ -31,7 +35,7 @@ def quiet_tools() -> Iterator[None]:
         os.dup2(kept[1], 2)
         for handle in (*kept, nowhere):
             os.close(handle)
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 def discard_standard_output() -> None:

@@ -41,6 +41,15 @@ def read_origin(artifact: Artifact) -> tuple[dict[str, Any] | None, dict[str, An
     return weights, settings
 
 
+def compared_on(artifact: Artifact) -> str | None:
+    """The pictures that the export compared on, where the manifest names any."""
+    report = (artifact.manifest or {}).get("parity")
+    pictures = report.get("pictures") if isinstance(report, dict) else None
+    if not isinstance(pictures, dict) or pictures.get("kind") != "pictures":
+        return None
+    return f"{pictures.get('count')} pictures of {pictures.get('name')!r}"
+
+
 def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     """Loads both sides and compares. Raises ArtifactError where the weights are not those of the manifest."""
     artifact = open_artifact(path)
@@ -66,4 +75,6 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     comparisons = compare_all(model, network, artifact, inputs)
     random = is_random(given)
     failures = check(artifact, comparisons[0], comparisons[2], random_weights=random)
+    if failures and pictures is None and (seen := compared_on(artifact)):
+        failures.append(f"the export compared on {seen}, this check on drawn pictures: give those with --images")
     return Recheck(artifact, network, inputs, comparisons, failures)

@@ -72,6 +72,7 @@ class Predictor:
         check_tensors(artifact, self.input["shape"], self.output["shape"])
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.spec.input.check(x)
         self.interpreter.set_tensor(self.input["index"], quantize_array(x, self.input))
         invoke(self.interpreter, self.artifact.path)
         return dequantize_array(self.interpreter.get_tensor(self.output["index"]), self.output)

@@ -100,11 +100,10 @@ def digest(path: Path) -> str:
 def to_pixels(x: NDArray[np.float32], spec: ModelSpec, path: Path) -> NDArray[np.uint8]:
     """The inverse of `edge_stra.preprocess.to_input`: normalised [1, H, W, 3] -> bytes [H, W, 3], or [H, W] if grey.
 
-    Raises ArtifactError where that gives no bytes, or for a grey model no grey.
+    Raises DataError where `x` is of another shape or type, ArtifactError where that gives no bytes, or for a grey
+    model no grey.
     """
-    wanted = (1, *spec.input.size_hw, 3)
-    if x.shape != wanted:
-        raise ArtifactError(f"{path} must be given {wanted} by its specification, but is given {x.shape}")
+    spec.input.check(x)
     mean, std = np.array(spec.input.mean_rgb), np.array(spec.input.std_rgb)
     exact = (x[0].astype(np.float64) * std + mean) * 255  # (h, w, 3)
     pixels = np.rint(exact)

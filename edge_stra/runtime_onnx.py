@@ -81,6 +81,7 @@ class OnnxPredictor:
         self.input = inputs[0].name
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.spec.input.check(x)
         try:
             (output,) = self.session.run(None, {self.input: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
         except self.faults as error:

@@ -82,6 +82,15 @@ class InputSpec:
     mean_rgb: tuple[float, float, float] = IMAGENET_MEAN_RGB
     std_rgb: tuple[float, float, float] = IMAGENET_STD_RGB
 
+    def check(self, x: NDArray[np.float32]) -> None:
+        """Raises DataError where `x` is not one picture as `edge_stra.preprocess.to_input` makes it."""
+        wanted = (1, *self.size_hw, 3)
+        if not isinstance(x, np.ndarray) or x.shape != wanted or x.dtype != np.float32:
+            came = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise DataError(
+                f"the input must be a numpy array, float32 {wanted}, but is {came}; edge_stra.preprocess makes it"
+            )
+
 
 @dataclass(frozen=True)
 class ModelSpec:

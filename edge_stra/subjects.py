@@ -83,10 +83,13 @@ def batched(function: Callable[[Array], NDArray[Any]], pixels: InputSpec) -> Row
 def open_subject(source: str, model: str | None = None, threads: int = 1, mirror: bool = False) -> Subject:
     """An artifact, a checkpoint (.safetensors, .pt, .pth), or a model's name for its shipped weights.
 
-    `model` names the model of a checkpoint that does not say it itself; with `mirror` each output is the mean of the
-    picture's and of its mirror image's. Raises ArtifactError, ModelError, MissingError.
+    `model` names the model of a checkpoint that does not say it itself, which then may have any suffix; with `mirror`
+    each output is the mean of the picture's and of its mirror image's. Raises ArtifactError, ModelError, MissingError.
     """
-    return OPENERS.get(Path(source).suffix, open_shipped)(source, model, threads, mirror)
+    opener = OPENERS.get(Path(source).suffix.lower(), open_shipped)
+    if opener is open_shipped and model and Path(source).is_file():  # named like .pth.tar or .bin
+        opener = open_checkpoint
+    return opener(source, model, threads, mirror)
 
 
 def open_file(source: str, model: str | None, threads: int, mirror: bool = False) -> Subject:

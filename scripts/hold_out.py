@@ -1,10 +1,11 @@
 """Holds identities of a training set out, so that `edge-stra evaluate` can measure on people not trained on.
 
-    python scripts/hold_out.py MARKET/bounding_box_train OUT [--identities 100] [--seed 0] [--distractors] [--copy]
+    python scripts/hold_out.py CROPS OUT [--identities 100] [--seed 0] [--distractors] [--copy]
 
-OUT gets Market-1501's three folders: `bounding_box_train` with the identities that stay, `query` with one crop of
-each held-out identity in each camera, `bounding_box_test` with its other crops. They are symbolic links to the
-pictures, or copies with --copy. OUT must be empty or absent.
+CROPS is Market-1501's bounding_box_train, or holds one folder for each identity. OUT gets Market-1501's three
+folders: `bounding_box_train` with the identities that stay, `query` with one crop of each held-out identity in each
+camera, `bounding_box_test` with its other crops. They are symbolic links to the pictures, or copies with --copy, under
+Market-1501's names. OUT must be empty or absent.
 
 --distractors puts the crops of all who stay into `bounding_box_test` too, as distractors (0000), so that the gallery is
 nearly as large as the official one: 12,509 crops in place of 1,196. OSNet x0.25 of MSMT17 has 24.6 % mAP and 50.0
@@ -21,14 +22,18 @@ from pathlib import Path
 import numpy as np
 
 from edge_stra.identities import DISTRACTOR, Crops, hold_out, list_crops, query_and_gallery
-from edge_stra.spec import DataError, EdgeStraError, OutputError
+from edge_stra.spec import EdgeStraError, OutputError
 
 
-def place(crops: Crops, folder: Path, copy: bool, distractors: bool = False) -> None:
-    """Links to the crops, or copies of them, under their own names, or under names that make distractors of them."""
+def place(crops: Crops, folder: Path, copy: bool, flat: bool, distractors: bool = False) -> None:
+    """Links to the crops, or copies of them.
+
+    Under their own names where these say who is shown (`flat`); else, and for distractors, under names that do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for path, camera in zip(crops.paths, crops.cameras, strict=True):
-        name = f"{DISTRACTOR:04}_c{camera}_of_{path.name}" if distractors else path.name
+    for path, identity, camera in zip(crops.paths, crops.identities, crops.cameras, strict=True):
+        own = path.name if flat else f"{identity}_{path.name}"
+        name = own if flat and not distractors else f"{DISTRACTOR if distractors else identity:04}_c{camera}_of_{own}"
         if copy:
             shutil.copyfile(path, folder / name)
         else:
@@ -40,16 +45,15 @@ def split(source: Path, out: Path, identities: int, seed: int, distractors: bool
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} must be an empty folder or absent, but holds something; name another")
     crops = list_crops(source)
-    if any(path.parent != source for path in crops.paths):  # their names alone would not say who they show
-        raise DataError(f"{source} must hold crops named like 0002_c1s1_000451_03.jpg, but holds folders; rename them")
+    flat = all(path.parent == source for path in crops.paths)
     train, held = hold_out(crops, identities, seed)
     query, gallery = query_and_gallery(held)
     parts = {"bounding_box_train": train, "query": query, "bounding_box_test": gallery}
     for name, crops in parts.items():
-        place(crops, out / name, copy)
+        place(crops, out / name, copy, flat)
     said = [f"{name}: {len(c)} crops, {len(np.unique(c.identities))} identities" for name, c in parts.items()]
     if distractors:
-        place(train, out / "bounding_box_test", copy, distractors=True)
+        place(train, out / "bounding_box_test", copy, flat, distractors=True)
         said.append(f"bounding_box_test: {len(train)} distractors more")
     return "\n".join(said)
 

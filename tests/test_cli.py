@@ -228,6 +228,17 @@ def test_check_tells_of_a_manifest_that_does_not_say_enough(
     assert_one_clear_line(result, contains="must say what it was made from")
 
 
+def test_check_asks_for_the_pictures_that_the_export_compared_on(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_stra.recheck.check", lambda *a, **k: ["int8: SQNR must be >= 18 dB, is 16.9"])
+    pictures = {"kind": "pictures", "name": "people", "count": 32}
+    copy = changed_copy(exported, tmp_path, parity=exported.manifest["parity"] | {"pictures": pictures})
+    result = edge_stra("check", copy)
+    assert result.exit_code == 1 and "compared on 32 pictures of 'people'" in result.stderr, result.stderr
+    assert "--images" not in edge_stra("check", exported.path).stderr
+
+
 def test_a_library_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ImportError("libGL.so.1: cannot open shared object file", name="cv2")

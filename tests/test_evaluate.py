@@ -278,7 +278,8 @@ def test_a_checkpoint_gives_what_its_artifact_gives(exported: Exported, tmp_path
     load_weights(model, shipped, FER)
     save_weights(model, tmp_path / "mine.safetensors", name=FER)
     torch.save(model.state_dict(), tmp_path / "mine.pt")
-    for file, name in (("mine.safetensors", None), ("mine.pt", FER)):
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, tmp_path / "mine.pth.tar")
+    for file, name in (("mine.safetensors", None), ("mine.pt", FER), ("mine.pth.tar", FER)):
         assert np.array_equal(open_subject(str(tmp_path / file), name).embed(paths), outputs)
 
 
@@ -507,6 +508,7 @@ def test_the_exit_code_follows_the_limits(faces: Path, market: Path, monkeypatch
         (["f", *reid], "baseline must be for the task fer"),
         (["f", "--data", faces, "--max-drop", 1], "--max-drop needs --baseline"),
         (["f", *fer, "--model", FER], "--model names the model of a checkpoint"),
+        (["f", "--data", __file__], "must be a folder with the seven class folders"),
         (["f", *fer, "--threads", 0], "--threads"),
         (["f", "--data", market], "is missing; found bounding_box_test, query"),
         (["r", "--data", faces], "but lacks query and bounding_box_test; found anger"),

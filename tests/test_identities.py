@@ -178,12 +178,20 @@ def test_the_script_adds_who_stays_to_the_gallery_as_distractors(tmp_path: Path)
     assert all(cameras[path.resolve()] == gallery.cameras[i] for i, path in enumerate(gallery.paths) if added[i])
 
 
-def test_the_script_refuses_a_folder_for_each_identity_and_writes_nothing(tmp_path: Path) -> None:
-    for name in ("anna", "bob"):
-        touch(tmp_path / "train" / name, "1_c1.jpg", "2_c2.jpg")
-    done = run_script(tmp_path / "train", tmp_path / "held", "--identities", 1)
-    assert done.returncode == 1 and "but holds folders" in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "held").exists()
+@pytest.mark.parametrize("names", [("a_c1.jpg", "b_c1.jpg", "c_c2.jpg"), ("1.jpg", "2.jpg", "3.jpg")])
+def test_the_script_names_crops_of_a_folder_for_each_identity(names: tuple[str, ...], tmp_path: Path) -> None:
+    people = ("anna", "bob", "carl")
+    for name in people:
+        touch(tmp_path / "people" / name, *names)
+    done = run_script(tmp_path / "people", tmp_path / "held", "--identities", 1, "--distractors")
+    assert done.returncode == 0, done.stderr
+    query, gallery = list_market(tmp_path / "held")
+    (shown,) = set(query.identities.tolist())
+    mine = gallery.take(gallery.identities == shown)
+    assert {path.resolve().parent.name for c in (query, mine) for path in c.paths} == {people[shown - 1]}
+    assert (len(query), len(mine), len(gallery)) == (2, 1, 1 + 2 * 3)
+    assert set(gallery.identities.tolist()) == {0, shown}
+    assert set(list_crops(tmp_path / "held" / "bounding_box_train").identities.tolist()) == {1, 2, 3} - {shown}
 
 
 def test_the_script_refuses_too_many_identities_and_writes_nothing(tmp_path: Path) -> None:

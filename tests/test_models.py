@@ -144,17 +144,14 @@ def test_the_diversity_loss_reaches_the_masks() -> None:
     assert gradient is not None and gradient.abs().max() > 0
 
 
-def test_training_computes_what_evaluation_computes() -> None:
-    """The forms that only training uses, shifts for unfold and the dense depthwise conv, give the same numbers."""
-    generator = torch.Generator().manual_seed(5)
-    for window in (3, 5):
-        block = StRA(64, modes=4, window=window).double().eval()
-        x = torch.randn(2, 64, 7, 5, generator=generator, dtype=torch.float64)
-        expected = block(x)
-        block.training = True  # this module alone: its batch norms stay in evaluation mode
-        assert torch.allclose(block(x), expected, atol=1e-12)
-    for size in (7, 8):
-        conv = DepthwiseConv(6, stride=2).double().eval()
-        x = torch.randn(2, 6, size, size, generator=generator, dtype=torch.float64)
-        expected = conv(x)
-        assert torch.allclose(conv.train()(x), expected, atol=1e-12)
+@pytest.mark.parametrize("size", [7, 8])
+def test_strided_convs_of_training_in_bfloat16_compute_what_evaluation_computes(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr("edge_stra.models.mobilenetv2.has_native_bfloat16", lambda device: not asked.append(device))
+    conv = DepthwiseConv(6, stride=2).bfloat16().eval()
+    x = torch.randn(2, 6, size, size, generator=torch.Generator().manual_seed(5)).bfloat16()
+    expected, found = conv(x).detach(), conv.train()(x).detach()
+    assert asked and found.shape == expected.shape
+    assert float((found - expected).abs().max()) <= 2**-7 * float(expected.abs().max())  # a rounding of bfloat16

@@ -27,14 +27,16 @@ from edge_stra.calibration.recipes import RECIPES, adjust
 from edge_stra.calibration.statistics import load_statistics, save_statistics
 from torch import nn
 
+from edge_stra.artifact import open_artifact
 from edge_stra.builds.tflite import clipped_ranges, corrected_graph
 from edge_stra.cli import main
+from edge_stra.commands.common import shipped_path
 from edge_stra.export import Request, export, rewrite, synthetic_inputs
 from edge_stra.layers import compare_layers, module_path
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.recheck import recheck
-from edge_stra.runtime import measure_ranges
+from edge_stra.runtime import find_runtime, measure_ranges
 from edge_stra.shipped import shipped_statistics
 from edge_stra.spec import DataError, ModelError, Settings, Statistics
 
@@ -332,3 +334,19 @@ def test_kinds_of_ranges_are_those_of_the_documentation() -> None:
     text = (Path(__file__).parents[1] / "docs" / "quantization.md").read_text("utf-8")
     assert RANGES == ("minmax", "percentile", "mse")
     assert all(f"`{kind}`" in text for kind in RANGES)
+
+
+def test_the_rounding_that_is_corrected_is_what_the_file_has() -> None:
+    """The shipped int8 file's last conv, the only one of its shape, against `rounding_error` of the same weights."""
+    artifact = open_artifact(shipped_path(NAME))
+    settings = (artifact.manifest or {}).get("settings", {})
+    network = rewrite(load_model(NAME, None)[0], artifact.spec, bool(settings.get("equalise")))
+    weight = network.get_submodule("features.18.0").weight.detach()  # type: ignore[operator, union-attr]
+    interpreter = find_runtime()[1](model_path=str(artifact.path))
+    details = [d for d in interpreter.get_tensor_details() if list(d["shape"]) == [1280, 1, 1, 320]]
+    (detail,) = (d for d in details if d["dtype"] == np.int8)
+    interpreter.allocate_tensors()
+    stored = interpreter.get_tensor(detail["index"]).astype(np.float32).reshape(1280, 320)
+    rounded = stored * detail["quantization_parameters"]["scales"][:, None]
+    expected = (weight + rounding_error(weight)).numpy().reshape(1280, 320)
+    assert np.abs(rounded - expected).max() <= 1e-5 * np.abs(expected).max()

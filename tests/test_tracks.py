@@ -55,6 +55,13 @@ def test_the_largest_overlap_is_joined_first() -> None:
     assert tracker.update([(40, 0, 100, 100), (5, 0, 100, 100)], 0.1) == [2, 1]
 
 
+@pytest.mark.parametrize(("dx", "number"), [(26, 1), (27, 2), (190, 2)])  # overlap 14/66, 13/67, none
+def test_who_appears_elsewhere_is_somebody_else(dx: int, number: int) -> None:
+    tracker = Tracker()
+    assert tracker.update([LEFT], 0.0) == [1]
+    assert tracker.update([moved(LEFT, dx)], 0.1) == [number]
+
+
 def test_time_does_not_run_backwards() -> None:
     tracker = Tracker()
     tracker.update([LEFT], 1.0)

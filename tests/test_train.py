@@ -25,13 +25,15 @@ from edge_stra.training.order import by_identity, shuffled
 from edge_stra.training.recipe import Augmentation, Recipe, Schedule, Stage, load_recipe, parse_recipe
 from edge_stra.training.run import Place, Run, factor, train
 from edge_stra.training.sets import load_fer, without_duplicates
-from edge_stra.training.tasks import Score, create_task, normalise
+from edge_stra.training.tasks import FerTask, ReidTask, Score, create_task, normalise
 from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 
 from edge_stra.cli import main
 from edge_stra.data import list_fer
 from edge_stra.models.random_weights import random_model
+from edge_stra.models.registry import create_model
 from edge_stra.models.weights import read_weights, save_weights
+from edge_stra.ranking import rank
 from edge_stra.spec import FER_LABELS, DataError, EdgeStraError, ModelError, OutputError
 from edge_stra.synthetic import face_pictures, structured_pictures
 
@@ -376,8 +378,12 @@ def test_what_is_missing_is_told_before_pictures_are_read(faces: Path, monkeypat
     monkeypatch.setattr("edge_stra.training.start.create_task", None)  # what reads them
     (faces / "kept").mkdir()
     (faces / "kept" / "last.pt").touch()
+    (faces / "file").touch()
+    save_weights(create_model(REID), faces / "people.safetensors")
     cases = {
         ("--out", "kept"): "last.pt exists",
+        ("--out", "file"): "must be a folder, but is a file",
+        ("--out", "out", "--init", "people.safetensors"): "must hold the weights of mobilenetv2_stra.fer",
         ("--out", "out", "--init", "none.pt"): "none.pt must be a weights file",
         ("--out", "out", "--recipe", "fer_distill", "--teacher", "no.pt"): "no.pt must be a weights file",
     }
@@ -467,6 +473,42 @@ def test_without_identities_held_out_the_last_average_is_kept(people: Path) -> N
     assert 0 < score <= 100
 
 
+class Answers(torch.nn.Module):
+    """Knows the pictures that it was told of, by their bytes, and gives zeros for all others."""
+
+    def __init__(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+        super().__init__()
+        self.known = {x.numpy().tobytes(): y for x, y in zip(inputs, outputs, strict=True)}
+        self.none = torch.zeros_like(outputs[0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.known.get(row.numpy().tobytes(), self.none) for row in x])
+
+
+def test_the_score_is_of_the_validation_split(faces: Path) -> None:
+    task = run_of(small("fer"), faces, faces / "out").task
+    assert isinstance(task, FerTask)
+    inputs = task.inputs(task.held_out.pixels, (32, 32), ALONE.device)
+    said = task.held_out.labels.clone()
+    said[::3] = (said[::3] + 1) % len(FER_LABELS)
+    network = Answers(inputs, torch.nn.functional.one_hot(said, len(FER_LABELS)).float())
+    score = task.score(network, (32, 32), ALONE.device)
+    assert score.name == "accuracy" and score.value == pytest.approx(100 * (1 - len(said[::3]) / len(said)))
+
+
+def test_the_score_of_people_is_of_queries_in_the_gallery(people: Path) -> None:
+    task = run_of(small("reid"), people, people / "out", held=4).task
+    assert isinstance(task, ReidTask) and task.query is not None and task.gallery is not None
+    pixels = torch.cat([task.query[0], task.gallery[0]])
+    inputs = task.inputs(pixels, (64, 32), ALONE.device)
+    embeddings = torch.randn(len(pixels), 3, generator=torch.Generator().manual_seed(0))
+    asked = len(task.query[0])
+    score = task.score(Answers(inputs, embeddings), (64, 32), ALONE.device)
+    expected = rank(embeddings[:asked].numpy(), task.query[1], embeddings[asked:].numpy(), task.gallery[1])["map"]
+    assert score is not None and score.name == "map" and score.value == pytest.approx(expected)
+    assert 0 < expected < 100
+
+
 def test_pictures_of_the_validation_split_are_left_out_of_training(faces: Path) -> None:
     training, held_out = load_fer(faces, (48, 48))
     mixed = type(training)(
@@ -483,27 +525,55 @@ def test_labels_come_from_folder_names(faces: Path) -> None:
     (faces / "train" / "fear").rename(faces / "train" / "unknown")
     with pytest.raises(DataError, match="fear is missing"):
         list_fer(faces / "train")
+    (faces / "train" / "unknown").rename(faces / "train" / "Fearful")
+    assert [path.name for path in list_fer(faces / "train")[0]] == [path.name for path in paths]
+    (faces / "train" / "contempt").mkdir()
+    with pytest.raises(DataError, match="but holds contempt"):
+        list_fer(faces / "train")
     (faces / "validation" / "angry").mkdir()
     with pytest.raises(DataError, match="anger and angry are both anger; join them"):
         list_fer(faces / "validation")
 
 
-def write_csv(path: Path, rows: list[tuple[object, object, str]]) -> Path:
+def write_csv(path: Path, rows: list[tuple[object, object, str]], space: str = "") -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["emotion", "pixels", "Usage"])
+        writer.writerow(["emotion", f"{space}pixels", f"{space}Usage"])
         writer.writerows(rows)
     return path
 
 
-def test_the_kaggle_csv_is_read_without_its_private_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "space"), [(".csv", ""), (".CSV", " ")])
+def test_the_kaggle_csv_is_read_without_its_private_test(tmp_path: Path, suffix: str, space: str) -> None:
     pixels = [" ".join(str((i * 7 + shift) % 256) for i in range(48 * 48)) for shift in range(3)]
     rows: list[tuple[object, object, str]] = [(3, pixels[0], "Training"), (6, pixels[1], "PublicTest")]
-    training, held_out = load_fer(write_csv(tmp_path / "f.csv", [*rows, (9, "no picture", "PrivateTest")]), (48, 48))
+    path = write_csv(tmp_path / f"f{suffix}", [*rows, (9, "no picture", "PrivateTest")], space)
+    training, held_out = load_fer(path, (48, 48))
     assert training.labels.tolist() == [FER_LABELS.index("happiness")]
     assert held_out.labels.tolist() == [FER_LABELS.index("neutral")]
     assert training.pixels[0, 0, 0, :3].tolist() == [0, 7, 14]
     assert held_out.pixels[0, 0, 1, 0] == (48 * 7 + 1) % 256
+
+
+def test_the_kaggle_csv_is_unpacked_into_folders_that_train_as_it_does(tmp_path: Path) -> None:
+    pixels = [" ".join(str((i * 7 + shift) % 256) for i in range(48 * 48)) for shift in range(3)]
+    rows: list[tuple[object, object, str]] = [(3, pixels[0], "Training"), (5, pixels[2], "Training")]
+    source, out = write_csv(tmp_path / "f.csv", [*rows, (6, pixels[1], "PublicTest")]), tmp_path / "out"
+    done = unpack(source, out)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(DataError, match="holds none"):  # five classes of this small set have no picture
+        load_fer(out, (48, 48))
+    (face,) = (out / "train" / "happiness").iterdir()
+    assert cv2.imread(str(face), cv2.IMREAD_GRAYSCALE)[0, :3].tolist() == [0, 7, 14]
+    found = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+    assert found == {"train/happiness/00000.png", "train/surprise/00001.png", "validation/neutral/00000.png"}
+    again = unpack(source, out)
+    assert again.returncode == 1 and "holds something" in again.stderr and "Traceback" not in again.stderr
+
+
+def unpack(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "unpack_fer.py"
+    return subprocess.run([sys.executable, str(script), str(source), str(out)], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,7 @@ def test_probabilities_are_averaged_along_a_track_and_not_across_a_change_of_mod
     bright = view.look(frame(255, 0.0), SETTINGS).rows[0]
     assert bright["label"] == "bright" and bright["track"] == 1 and bright["probability"] > 0.9
     mixed = view.look(frame(0, 0.1), SETTINGS).rows[0]
+    assert mixed["label"] == "bright", "the label is of the average, not of the last frame alone"
     alone = ExpressionView({"fake": Fake()}, lambda rgb: [face], 0.5).look(frame(0, 0.0), SETTINGS).rows[0]
     assert alone["probabilities"]["bright"] < mixed["probabilities"]["bright"] < bright["probabilities"]["bright"]
     changed = view.look(frame(0, 0.2), {**SETTINGS, "model": "other"}).rows[0]

@@ -133,6 +133,31 @@ def moved(box: RectXywh, dx: int, dy: int = 0) -> RectXywh:
     return box[0] + dx, box[1] + dy, box[2], box[3]
 
 
+def test_the_mean_is_of_the_newest_eight() -> None:
+    sighting, red, green = Sighting(), np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+    for index in range(16):
+        sighting.see(red if index < 8 else green, 0.6 * index, 1)
+    assert len(sighting.embeddings) == 8 and sighting.count == 16
+    assert sighting.mean().tolist() == [0, 1, 0]
+
+
+def test_a_stranger_whom_another_camera_has_just_enrolled_is_not_enrolled_twice() -> None:
+    stage = Stage(MemoryGallery(("anna", RED)), camera="here", enrol=True)
+    searches = stage.gallery.search
+
+    def search(embedding: NDArray[np.float32], k: int = 5, site: str | None = None) -> list[Match]:
+        """The other camera enrols them between this one's last look at the gallery and its own enrolment."""
+        if any(sighting.stranger(stage.now_s, 0.5) for sighting in stage.view.sightings.values()):
+            stage.gallery.add([Entry("person-there-0001", np.array(GREEN, np.float32))])
+        return searches(embedding, k, site)
+
+    stage.gallery.search = search  # type: ignore[method-assign]
+    for _ in range(60):
+        look = stage.show((BOX, GREEN))
+    assert set(stage.gallery.identities()) == {"anna", "person-there-0001"}, stage.told
+    assert look.rows[0]["identity"] == "person-there-0001"
+
+
 def test_names_a_known_person_and_nobody_else() -> None:
     stage, other = Stage(), moved(BOX, 100)
     looks = [stage.show((BOX, RED), (other, GREEN)) for _ in range(4)]

@@ -215,6 +215,10 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
     "module. of DDP": lambda s: {f"module.{k}": v for k, v in s.items()},
     "state_dict": lambda s: {"state_dict": s, "epoch": 3},
     "model": lambda s: {"model": s, "place": [1, 2, 0.5], "optimizer": {"state": {}}},
+    "model_state_dict": lambda s: {"model_state_dict": s, "loss": 0.5},
+    "torch.compile in DDP": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "Lightning": lambda s: {"state_dict": {f"net.{k}": v for k, v in s.items()}, "epoch": 3},
+    "AveragedModel": lambda s: {"n_averaged": torch.tensor(7)} | {f"module.{k}": v for k, v in s.items()},
     "both": lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
 }
 

@@ -300,7 +300,9 @@ def keep_best(run: Run) -> dict[str, float]:
 
 
 def check_place(folder: Path, resume: bool) -> None:
-    """Raises OutputError where a folder holds a run and `resume` is off, or what is left of one can't be resumed."""
+    """Raises OutputError where a folder is none, holds a run and `resume` is off, or one that can't be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} must be a folder, but is a file; give another --out")
     kept = [name for name in (LAST, BEST, FINAL, HISTORY) if (folder / name).exists()]
     if kept and not (resume and LAST in kept):
         way = "give --resume to go on with that run, or another --out" if LAST in kept else "give another --out"

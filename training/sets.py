@@ -34,7 +34,7 @@ class Pictures:
         return Pictures(self.pixels[keep], self.labels[keep])
 
 
-def load_fer(source: Path, size: Size) -> tuple[Pictures, Pictures]:
+def load_fer(source: Path, size: Size, progress: Progress = iter) -> tuple[Pictures, Pictures]:
     """Training and validation pictures of FER2013: a folder with `train` and `validation`, or the Kaggle CSV.
 
     Training pictures that are the same, pixel for pixel, as one of the validation split are left out: FER2013
@@ -42,23 +42,19 @@ def load_fer(source: Path, size: Size) -> tuple[Pictures, Pictures]:
     `PublicTest` is the validation split; `PrivateTest` is not read. `size` is what a folder's pictures have in
     memory; those of the CSV keep their 48x48.
     """
-    if source.suffix == ".csv":
+    if source.suffix.lower() == ".csv":
         splits = read_fer_csv(source, {"Training", "PublicTest"})
         if missing := {"Training", "PublicTest"} - set(splits):
             raise DataError(f"{source} must hold rows of the usage {' and '.join(sorted(missing))}, but holds none")
         training, held_out = (grey_pictures(*splits[usage]) for usage in ("Training", "PublicTest"))
     else:
-        training, held_out = (load_class_folders(source / split, size) for split in ("train", "validation"))
+        lists = [list_fer(source / split) for split in ("train", "validation")]  # both, before either is read
+        training, held_out = (grey_pictures(read_grey(paths, size, progress), labels) for paths, labels in lists)
     return without_duplicates(training, held_out.pixels), held_out
 
 
 def grey_pictures(stack: NDArray[np.uint8], labels: NDArray[np.int64]) -> Pictures:
     return Pictures(torch.from_numpy(stack)[:, None], torch.from_numpy(labels))
-
-
-def load_class_folders(folder: Path, size: Size) -> Pictures:
-    paths, labels = list_fer(folder)
-    return grey_pictures(read_grey(paths, size), labels)
 
 
 def without_duplicates(pictures: Pictures, held_out: Tensor) -> Pictures:

@@ -11,12 +11,12 @@ from typing import Any
 import torch.distributed as dist
 from edge_stra.training.distributed import join
 from edge_stra.training.recipe import load_recipe
-from edge_stra.training.run import BEST, Place, Run, check_place, train
+from edge_stra.training.run import BEST, Place, Run, check_place, initialise, train
 from edge_stra.training.tasks import create_task
 from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 from torch.utils.tensorboard import SummaryWriter
 
-from edge_stra.models.registry import get_spec
+from edge_stra.models.registry import create_model, get_spec
 from edge_stra.models.weights import check_file
 from edge_stra.spec import ModelError
 
@@ -51,6 +51,11 @@ def start(
         check_place(out, resume)  # before the pictures are read, as the files that were named
         for path in (*([init] if init else []), *teachers):
             check_file(path)
+        if init is not None:
+            initialise(create_model(model), init, model)
+        if (size := recipe.stages[-1].size) != spec.input.size_hw and world.leads:
+            own = " x ".join(map(str, spec.input.size_hw))
+            say(f"the recipe ends, and scores, at {' x '.join(map(str, size))}; `export` and `evaluate` take {own}")
         task = create_task(model, recipe, data, held, bar("reading pictures") if world.leads else iter)
         networks = load_teachers(teachers, task)
         run = Run(task, world, Place(out, checkpoint_seconds), seed, init)

@@ -143,9 +143,9 @@ class Task(ABC):
 
 
 class FerTask(Task):
-    def __init__(self, model: str, recipe: Recipe, data: Path) -> None:
+    def __init__(self, model: str, recipe: Recipe, data: Path, progress: Progress = iter) -> None:
         super().__init__(model, recipe)
-        self.pictures, self.held_out = load_fer(data, recipe.stored)
+        self.pictures, self.held_out = load_fer(data, recipe.stored, progress)
         self.targets = self.pictures.labels
         if recipe.teacher_share or recipe.augment.mix:
             self.targets = functional.one_hot(self.targets, len(self.spec.labels)).float()
@@ -220,5 +220,5 @@ class ReidTask(Task):
 def create_task(model: str, recipe: Recipe, data: Path, held: int, progress: Progress = iter) -> Task:
     """The task that a recipe names. Raises DataError for data that it can't read, ModelError for another model."""
     if recipe.task == "fer":
-        return FerTask(model, recipe, data)
+        return FerTask(model, recipe, data, progress)
     return ReidTask(model, recipe, data, held, progress)

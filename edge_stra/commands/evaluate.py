@@ -56,11 +56,14 @@ def evaluate(
     """
     from edge_stra.evaluate import evaluate as run_evaluation
     from edge_stra.evaluate import find_failures, render
-    from edge_stra.subjects import CHECKPOINTS, open_subject
+    from edge_stra.subjects import ARTIFACTS, CHECKPOINTS, open_subject
 
     if max_drop is not None and baseline is None:
         raise click.UsageError("--max-drop needs --baseline")
-    if model is not None and not any(Path(name or "").suffix in CHECKPOINTS for name in (source, baseline)):
+    given = [Path(name) for name in (source, baseline) if name]
+    if model is not None and not any(
+        p.suffix.lower() in CHECKPOINTS or (p.is_file() and p.suffix not in ARTIFACTS) for p in given
+    ):
         raise click.UsageError(f"--model names the model of a checkpoint ({', '.join(CHECKPOINTS)}), but none is given")
     if picture is not None:
         check_picture_path(picture)

@@ -30,6 +30,10 @@ UNREADABLE: tuple[type[Exception], ...] = (
     TypeError,
 )
 UNREADABLE += (zipfile.BadZipFile, AttributeError, AssertionError, OSError, OverflowError, struct.error)
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What DDP, torch.compile and training frameworks put in front of every name."""
+COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its `module.`
+HOW = "save it with torch.save(model.state_dict(), PATH)"
 
 
 def check_file(path: Path) -> None:
@@ -45,9 +49,9 @@ def check_file(path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or a torch checkpoint. Nothing in the file is executed.
 
-    A training checkpoint that keeps its tensors under `state_dict`, `model` or (this project's) `average` is
-    unwrapped, and DDP's `module.` is taken off. Raises ModelError where the file is absent, damaged, too large, or
-    holds code.
+    A training checkpoint that keeps its tensors under `state_dict`, `model_state_dict`, `model` or (this project's)
+    `average` is unwrapped, and what DDP, torch.compile and others put in front of every name is taken off. Raises
+    ModelError where the file is absent, damaged, too large, or holds code.
     """
     check_file(path)
     try:
@@ -58,20 +62,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 raise ModelError(f"{path} must expand to at most {MAX_WEIGHT_BYTES >> 20} MiB, but does to more")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's guesses about the file; the error below is the word
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            plain = path.suffix.lower() == ".safetensors"
+            state = load_file(path) if plain else torch.load(path, "cpu", weights_only=True)
     except PermissionError:
         raise  # not damaged: the command line says what it is
     except UNREADABLE as error:
-        cause = "holds code instead of tensors alone" if "GLOBAL" in str(error) else "is damaged or of another format"
+        code = f"holds code instead of tensors alone; {HOW}"
+        cause = code if "GLOBAL" in str(error) else "is damaged or of another format"
         raise ModelError(f"{path} must be safetensors or a torch checkpoint of tensors, but it {cause}") from error
-    for key in ("state_dict", "model", "average"):
+    for key in ("state_dict", "model_state_dict", "model", "average"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f"{path} must hold a dictionary of tensors, but holds something else")
+        came = f"has the entries {', '.join(list(map(str, state))[:5])}" if isinstance(state, dict) else "holds none"
+        raise ModelError(f"{path} must hold a dictionary of tensors alone, but {came[:200]}; {HOW}")
     if odd := [k for k, v in state.items() if v.device.type != "cpu" or v.layout != torch.strided or v.is_quantized]:
         raise ModelError(f"{path} must hold ordinary tensors with their numbers, but {odd[0]} is none; save it again")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    return unwrap({str(key): value for key, value in state.items()})
+
+
+def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the wrappers' names, where all of them have it."""
+    state = {key: value for key, value in state.items() if key != COUNTER}
+    while state and (found := [w for w in WRAPPERS if all(key.startswith(w) for key in state)]):
+        state = {key.removeprefix(found[0]): value for key, value in state.items()}
+    return state
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> None:
@@ -188,7 +203,7 @@ def weights_model(path: Path) -> str | None:
     Raises ModelError where the file is absent, too large or damaged.
     """
     check_file(path)
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return None
     try:
         with safe_open(path, "pt") as file:

@@ -1,0 +1,38 @@
+"""Arrays in and out of interpreters: integer tensors, and inputs that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_stra.export import Exported
+from edge_stra.runtime import dequantize_array, load_predictor, quantize_array
+from edge_stra.spec import DataError
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [(np.int8, -128, 127), (np.uint8, 0, 255)])
+def test_integers_are_rounded_to_the_nearest_and_kept_in_range(dtype: Any, low: int, high: int) -> None:
+    detail = {"dtype": dtype, "quantization": (0.5, 3)}
+    x = np.array([0.0, 0.2, 0.3, 0.75, 1.25, 0.7, 1e6, -1e6], np.float32)
+    found = quantize_array(x, detail)
+    assert found.dtype == dtype
+    assert found.tolist() == [3, 3, 4, 5, 5, 4, high, low]  # 1.5 and 2.5 steps go to the even 2
+    assert dequantize_array(found[:4], detail).tolist() == [0.0, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("x", "came"),
+    [
+        (np.zeros((1, 88, 88, 3)), "float64 (1, 88, 88, 3)"),
+        (np.zeros((1, 3, 88, 88), np.float32), "float32 (1, 3, 88, 88)"),
+        (np.zeros((2, 88, 88, 3), np.float32), "float32 (2, 88, 88, 3)"),
+        ([[1.0]], "list"),
+    ],
+)
+def test_an_input_that_is_none_is_told_with_what_is_wanted(exported: Exported, x: Any, came: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_predictor(Path(exported.path))(x)
+    assert "float32 (1, 88, 88, 3)" in str(caught.value) and f"but is {came};" in str(caught.value)
