@@ -51,7 +51,7 @@ OUTPUTS = {
     EMBEDDING: "512 numbers of unit length.",
 }
 DESCRIPTIONS = {
-    "fer": "Facial expression of one cropped face, in seven classes.",
+    "fer": "Facial expression of one cropped face, as one of its labels.",
     "reid": "Re-identification: the crop of one person to an embedding of unit length, compared by Euclidean distance.",
 }
 

@@ -1,9 +1,9 @@
-"""Readers of image folders: FER2013 as seven class folders, and lists of pictures."""
+"""Readers of image folders: FER2013, or another set, as one folder for each label, and lists of pictures."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ from edge_stra.spec import FER_LABELS, DataError
 
 # Folder names as FER2013 is usually unpacked, beside the labels themselves.
 ADJECTIVES = {"angry": "anger", "disgusted": "disgust", "fearful": "fear", "happy": "happiness", "sad": "sadness"}
-FER_FOLDERS = ADJECTIVES | {"surprised": "surprise"} | {label: label for label in FER_LABELS}
+FER_FOLDERS = ADJECTIVES | {"surprised": "surprise"}
 MAX_LIST_BYTES = 64 << 20
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
@@ -49,38 +49,39 @@ def spread(paths: list[Path], most: int) -> list[Path]:
     return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)]
 
 
-def list_fer(folder: Path) -> tuple[list[Path], NDArray[np.int64]]:
-    """The pictures of seven class folders and the index of each one's label, in a fixed order.
+def list_fer(folder: Path, labels: Sequence[str] = FER_LABELS) -> tuple[list[Path], NDArray[np.int64]]:
+    """The pictures of one folder for each label and the index of each one's label, in a fixed order.
 
-    Raises DataError where a class has no folder, or a folder is of no class, naming what was found.
+    Folders are named like the labels, in any case, or as FER2013's usually are. Raises DataError where a label has no
+    folder, or a folder is of no label, naming what was found.
     """
     if folder.is_file():
         raise DataError(
-            f"{folder} must be a folder with the seven class folders, but is a file; scripts/unpack_fer.py makes "
-            "folders of Kaggle's CSV"
+            f"{folder} must be a folder that holds one for each label, but is a file; scripts/unpack_fer.py makes such "
+            "of Kaggle's CSV"
         )
     if not folder.is_dir():
-        raise DataError(f"{folder} must hold the seven class folders, but there is no such folder")
+        raise DataError(f"{folder} must hold one folder for each label, but there is no such folder")
+    names = {name: label for name, label in FER_FOLDERS.items() if label in labels}
+    names |= {label.lower(): label for label in labels}
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in FER_FOLDERS):
-        label = FER_FOLDERS[path.name.lower()]
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in names):
+        label = names[path.name.lower()]
         if label in found:
             raise DataError(
                 f"{folder} must hold one folder for each label, but {found[label].name} and {path.name} are both "
                 f"{label}; join them"
             )
         found[label] = path
-    if missing := [label for label in FER_LABELS if label not in found]:
-        names = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+    if missing := [label for label in labels if label not in found]:
+        there = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
         raise DataError(
-            f"{folder} must hold one folder for each label, but {', '.join(missing)} is missing; found {names}"
+            f"{folder} must hold one folder for each label, but {', '.join(missing[:10])} is missing; found {there}"
         )
-    for other in folder.iterdir():  # pictures of an eighth class would be left out without a word
-        if other.is_dir() and other.name.lower() not in FER_FOLDERS and not other.name.startswith((".", "_")):
-            raise DataError(
-                f"{folder} must hold no folder but those of the seven labels, but holds {other.name}; move it"
-            )
-    pairs = [(path, index) for index, label in enumerate(FER_LABELS) for path in list_pictures(found[label])]
+    for other in folder.iterdir():  # pictures of one more class would be left out without a word
+        if other.is_dir() and other.name.lower() not in names and not other.name.startswith((".", "_")):
+            raise DataError(f"{folder} must hold no folder but those of the labels, but holds {other.name}; move it")
+    pairs = [(path, index) for index, label in enumerate(labels) for path in list_pictures(found[label])]
     return [path for path, _ in pairs], np.array([index for _, index in pairs])
 
 

@@ -20,7 +20,7 @@ from edge_stra.embeddings import unit_rows
 from edge_stra.identities import JUNK, Crops, list_crops
 from edge_stra.matches import draw_matches
 from edge_stra.ranking import RANKS, rank
-from edge_stra.spec import FER_LABELS, ArtifactError, DataError
+from edge_stra.spec import ArtifactError, DataError
 from edge_stra.subjects import Array, Progress, Subject
 
 QUERY, GALLERY = "query", "bounding_box_test"  # Market-1501's folders
@@ -48,13 +48,13 @@ def evaluate(subject: Subject, data: Path, baseline: Subject | None = None, bars
 
 
 def evaluate_fer(subject: Subject, data: Path, baseline: Subject | None = None, bars: Bars = silent) -> Evaluation:
-    """Accuracy and recall of each class, in percent, on a folder with the seven class folders.
+    """Accuracy and recall of each class, in percent, on a folder with one folder for each label.
 
     With a baseline: its accuracy, the drop from it in points, and the share of equal first choices. `confusion`
     counts pictures [truth, choice]. Raises ArtifactError for another task, DataError for another layout of folders.
     """
     check_task("fer", subject, baseline)
-    paths, truth = list_fer(data)
+    paths, truth = list_fer(data, subject.spec.labels)
     chosen = subject.embed(paths, bars(subject.label)).argmax(1)
     labels = subject.spec.labels
     report: dict[str, Any] = {
@@ -109,7 +109,7 @@ EVALUATIONS = {"fer": evaluate_fer, "reid": evaluate_reid}
 
 
 def check_task(task: str, subject: Subject, baseline: Subject | None) -> None:
-    """Raises ArtifactError where a model is for another task, or has other labels than those of the pictures."""
+    """Raises ArtifactError where a model is for another task, or the baseline has other labels."""
     if subject.spec.task != task:
         raise ArtifactError(f"{subject.label} must be for the task {task}, but is for {subject.spec.task}")
     if baseline is not None and baseline.spec.task != task:
@@ -118,9 +118,10 @@ def check_task(task: str, subject: Subject, baseline: Subject | None) -> None:
             f"{baseline.spec.task}; give another --baseline"
         )
     for each in filter(None, (subject, baseline)):
-        if task == "fer" and each.spec.labels != FER_LABELS:
+        if each.spec.labels != subject.spec.labels:
             raise ArtifactError(
-                f"{each.label} must have the labels {', '.join(FER_LABELS)}, but has {', '.join(each.spec.labels)}"
+                f"{each.label} must have the labels {', '.join(subject.spec.labels)}, like {subject.label}, but has "
+                f"{', '.join(each.spec.labels)}"
             )
 
 

@@ -27,7 +27,7 @@ from edge_stra.models.registry import get_spec
 from edge_stra.parity import Comparison, check, compare, outputs_of, render
 from edge_stra.preprocess import load_input, to_input
 from edge_stra.reformulate import reformulate
-from edge_stra.spec import ModelSpec, OutputError, ParityError
+from edge_stra.spec import InputSpec, ModelError, ModelSpec, OutputError, ParityError
 from edge_stra.synthetic import synthetic_pictures
 from edge_stra.targets import TARGETS, Target, check_precision, get_target
 
@@ -55,6 +55,11 @@ class Request:
     bias_correction: bool | None = None
     equalise: bool | None = None
     ios: int | None = None
+    own_spec: ModelSpec | None = None  # of the weights, where other than the model's (`edge_stra.spec_file`)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.own_spec or get_spec(self.model)
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,16 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
     check_precision(target, request.quantize)
     builder = target.load_builder()
     builder.check(request)
-    spec = get_spec(request.model)
+    spec = request.spec
+    if request.own_spec is not None and request.weights is None:
+        raise ModelError(f"a specification is of weights of your own, but none are given for {request.model}")
     path = request.out / f"{request.model}.{request.quantize}{target.suffix}"
     check_output(path, request.overwrite)
     check_output(manifest_path(path), request.overwrite)
     say(f"loading {request.model}")
-    model, weights = load_model(request.model, request.weights)
+    model, weights = load_model(request.model, request.weights, len(spec.labels) or None)
+    if request.weights not in (None, "random"):
+        say(believed(spec))
     inputs, pictures = parity_inputs(spec, request.pictures or request.calibration)
     built: Build = builder.build(request, spec, model, say)
     manifest = {
@@ -155,6 +164,14 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
         "tools": tool_versions(target),
     }
     return keep_if_equal(path, built, manifest, pictures, model, inputs, say)
+
+
+def believed(spec: ModelSpec) -> str:
+    """What is taken for granted of weights from a file: nothing in them says it, and a slip would be silent."""
+    size, pixels = " x ".join(map(str, spec.input.size_hw)), spec.input
+    kind = "ImageNet's" if pixels == InputSpec(pixels.size_hw, pixels.color) else f"{pixels.mean_rgb}, {pixels.std_rgb}"
+    outputs = f"; outputs, in this order: {', '.join(spec.labels)}" if spec.labels else ""
+    return f"taken to be trained on: {size} {pixels.color}, mean and deviation {kind}{outputs} (else give --spec)"
 
 
 def size_of(path: Path) -> int:

@@ -30,21 +30,21 @@ def is_random(weights: dict[str, Any]) -> bool:
     return str(weights["source"]).startswith("random")
 
 
-def load_model(name: str, weights: str | None) -> tuple[MobileNetV2, dict[str, Any]]:
+def load_model(name: str, weights: str | None, classes: int | None = None) -> tuple[MobileNetV2, dict[str, Any]]:
     """The network with weights from a file, "random", or (None) those that are shipped.
 
-    Returns it with {"source", "sha256"}. Raises ModelError for an unknown name, where nothing is shipped, and
-    where a file does not fit.
+    `classes`: of the weights, where not as many as the model has labels. Returns it with {"source", "sha256"}. Raises
+    ModelError for an unknown name, where nothing is shipped, and where a file does not fit.
     """
     get_spec(name)
     if weights == "random":
-        model, source = random_model(name), f"random, seed {SEED}"
+        model, source = random_model(name, classes=classes), f"random, seed {SEED}"
     else:
         path = Path(weights) if weights else shipped_weights(name)
         if path is None:
             raise ModelError(
                 f"no weights are shipped for {name}; give --weights FILE, or --weights random for a benchmark"
             )
-        model, source = create_model(name).eval(), f"file {path.name}" if weights else "shipped"
+        model, source = create_model(name, classes=classes).eval(), f"file {path.name}" if weights else "shipped"
         load_weights(model, path, name)
     return model, {"source": source, "sha256": state_sha256(model)}

@@ -54,16 +54,20 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
     """Loads both sides and compares. Raises ArtifactError where the weights are not those of the manifest."""
     artifact = open_artifact(path)
     check_precision(TARGETS[artifact.target], artifact.quantize)
-    if artifact.spec != get_spec(artifact.spec.name):
+    usual = get_spec(artifact.spec.name)
+    if (artifact.spec.task, artifact.spec.output) != (usual.task, usual.output):
+        raise ArtifactError(f"{path} must be of the task {usual.task}, as {usual.name} is, but is not; export it again")
+    if weights is None and artifact.spec != usual:
         raise ArtifactError(
-            f"{path} must have the input and labels that {artifact.spec.name} has here, but has others; export it again"
+            f"{path} must have the input and labels that {usual.name} has here, but has others; give its --weights if "
+            "it was exported with --spec, else export it again"
         )
     made_from, settings = read_origin(artifact)
     if weights is None and made_from is not None and is_random(made_from):
         weights = "random"
     if weights is None and made_from is not None and made_from["source"].startswith("file"):
         raise ArtifactError(f"{path} was made from {made_from['source']}; give that file with --weights")
-    model, given = load_model(artifact.spec.name, weights)
+    model, given = load_model(artifact.spec.name, weights, len(artifact.spec.labels) or None)
     if made_from is not None and given["sha256"] != made_from["sha256"]:
         raise ArtifactError(
             f"{path} was made from weights {made_from['sha256'][:12]}... ({made_from['source']}), but these are "

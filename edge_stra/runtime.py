@@ -53,7 +53,8 @@ def find_runtime(wanted: str | None = None) -> tuple[str, type[Any]]:
 class Predictor:
     """A loaded artifact: `predictor(x)` with x float32 [1, H, W, 3] gives the float32 output [1, K].
 
-    Integer inputs and outputs are quantized and dequantized here. One Predictor serves one thread.
+    Integer inputs and outputs are quantized and dequantized here. One Predictor serves one thread. Raises DataError
+    where x is no such input, ArtifactError where the file can't be loaded or run.
     """
 
     def __init__(self, artifact: Artifact, threads: int = 1, runtime: str | None = None) -> None:
@@ -85,7 +86,11 @@ class Predictor:
 
 
 def load_predictor(path: Path, threads: int = 1) -> Any:
-    """Verifies an artifact of any target and loads it: a Predictor, or its like. Raises ArtifactError, MissingError."""
+    """Verifies an artifact of any target and loads it: a Predictor, or its like, called as that one is.
+
+    Raises ArtifactError, MissingError; its calls DataError for an array that is no such input, ArtifactError where the
+    file can't be run.
+    """
     artifact = open_artifact(path)
     return TARGETS[artifact.target].load_predictor()(artifact, threads)
 

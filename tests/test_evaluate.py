@@ -194,7 +194,16 @@ def test_tasks_and_labels_must_fit(faces: Path, market: Path) -> None:
         evaluate(fer, faces, reid)
     turned = Subject(type(fer.spec)("x", "fer", fer.spec.input, FER_LABELS[::-1], "logits"), "turned.tflite", fer.rows)
     with pytest.raises(ArtifactError, match=r"turned\.tflite must have the labels anger, disgust"):
-        evaluate(turned, faces)
+        evaluate(fer, faces, turned)
+
+
+def test_folders_are_those_of_the_labels_in_their_order(faces: Path) -> None:
+    fer = choosing(by_name(CHOSEN), "faces.tflite")
+    spec = type(fer.spec)("x", "fer", fer.spec.input, FER_LABELS[::-1], "logits")
+    turned = Subject(spec, "turned.tflite", lambda paths: (row[::-1] for row in fer.rows(paths)))
+    plain, found = evaluate_fer(fer, faces).report, evaluate_fer(turned, faces).report
+    assert list(found["recall"]) == list(FER_LABELS[::-1])
+    assert found["accuracy"] == plain["accuracy"] and found["recall"] == plain["recall"]
 
 
 def test_numbers_that_are_none_are_refused(faces: Path, market: Path) -> None:
@@ -508,7 +517,7 @@ def test_the_exit_code_follows_the_limits(faces: Path, market: Path, monkeypatch
         (["f", *reid], "baseline must be for the task fer"),
         (["f", "--data", faces, "--max-drop", 1], "--max-drop needs --baseline"),
         (["f", *fer, "--model", FER], "--model names the model of a checkpoint"),
-        (["f", "--data", __file__], "must be a folder with the seven class folders"),
+        (["f", "--data", __file__], "must be a folder that holds one for each label"),
         (["f", *fer, "--threads", 0], "--threads"),
         (["f", "--data", market], "is missing; found bounding_box_test, query"),
         (["r", "--data", faces], "but lacks query and bounding_box_test; found anger"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from edge_stra.export import Exported
 from edge_stra.runtime import dequantize_array, load_predictor, quantize_array
-from edge_stra.spec import DataError
+from edge_stra.spec import FER_LABELS, DataError
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [(np.int8, -128, 127), (np.uint8, 0, 255)])
@@ -36,3 +39,13 @@ def test_an_input_that_is_none_is_told_with_what_is_wanted(exported: Exported, x
     with pytest.raises(DataError) as caught:
         load_predictor(Path(exported.path))(x)
     assert "float32 (1, 88, 88, 3)" in str(caught.value) and f"but is {came};" in str(caught.value)
+
+
+def test_the_guide_for_python_runs_as_it_stands(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "python.md").read_text("utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *_, artifact, answer, error = done.stdout.splitlines()
+    assert artifact.startswith("out/mobilenetv2_stra.fer.int8.tflite") and float(artifact.split()[1]) > 18
+    assert answer.split()[0] in FER_LABELS and 0 < float(error) < 1e-4

@@ -9,15 +9,13 @@ from edge_stra.builds.switches import refuse_switches
 from edge_stra.converters.coreml import check_request, convert
 from edge_stra.export import Build, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
-from edge_stra.models.registry import get_spec
 from edge_stra.spec import ModelSpec
 
 
 def check(request: Request) -> None:
     """Refuses an iOS that is too old and switches of other targets, before any work. Raises ModelError."""
     refuse_switches(request, "ranges", "bias_correction", "equalise")
-    spec = get_spec(request.model)
-    check_request(spec, request.quantize, request.ios, len(spec.labels))
+    check_request(request.spec, request.quantize, request.ios, len(request.spec.labels))
 
 
 def build(request: Request, spec: ModelSpec, model: MobileNetV2, say: Say) -> Build:

@@ -43,7 +43,7 @@ def evaluate(
     """How good an artifact, a checkpoint or a shipped model is on labelled pictures.
 
     \b
-    Expression: --data holds the seven class folders. Accuracy, recall of each class, confusion matrix.
+    Expression: --data holds one folder for each label. Accuracy, recall of each class, confusion matrix.
     Re-identification: --data holds `query` and `bounding_box_test`, as Market-1501 has them. mAP and rank 1, 5, 10
     by its single-query protocol.
 

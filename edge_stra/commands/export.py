@@ -13,6 +13,9 @@ from edge_stra.targets import TARGETS, get_target
 @click.command()
 @click.option("--model", required=True, help="A name that `edge-stra models` lists.")
 @click.option("--weights", help="A .safetensors or torch checkpoint, or `random`. Default: the shipped weights.")
+@click.option(
+    "--spec", "spec_file", type=PathType, help="JSON: labels and input of your weights, where not the model's own."
+)
 @click.option("--target", default="tflite", show_default=True, help=" | ".join(TARGETS))
 @click.option("--quantize", help="See below; each target has its own. Default: int8, for coreml fp16.")
 @click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
@@ -39,6 +42,7 @@ from edge_stra.targets import TARGETS, get_target
 def export(
     model: str,
     weights: str | None,
+    spec_file: Path | None,
     target: str,
     quantize: str | None,
     calibration: Path | None,
@@ -62,10 +66,18 @@ def export(
     onnx    fp32, fp16 (weights and arithmetic; few layers stay float32), int8 (QuantizeLinear, DequantizeLinear)
     coreml  fp32, fp16, w8, palette6, palette4 (weights in 8, 6, 4 bits), w8a8 (activations too; iOS 17)
 
+    Weights do not say what they were trained on. Where labels (and their order), size, colour or normalisation are
+    not those that `edge-stra models` lists, --spec says so:
+
+    \b
+    {"labels": ["happy", "sad"],
+     "input": {"size_hw": [112, 112], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.5, 0.5, 0.5]}}
+
     \b
     Examples:
       edge-stra export --model mobilenetv2_stra.fer --quantize int8
       edge-stra export --model mobilenetv2_stra.fer --weights mine.safetensors --calibration faces/
+      edge-stra export --model mobilenetv2_stra.fer --weights mine.pt --spec mine.json --calibration faces/ --out mine
       edge-stra export --model mobilenetv2_stra.fer --target coreml --quantize fp16
       edge-stra export --model mobilenetv2_stra.reid --target onnx --quantize int8
       edge-stra export --model mobilenetv2_stra.fer --ranges mse --bias-correction --calibration faces/
@@ -75,11 +87,14 @@ def export(
 
     from edge_stra.export import Request
     from edge_stra.export import export as run_export
+    from edge_stra.models.registry import get_spec
     from edge_stra.parity import render
+    from edge_stra.spec_file import read_spec
 
     torch.set_num_threads(1)  # 64 small forward passes: on a busy machine threads wait for each other far longer
     quantize = quantize or get_target(target).precisions[0]
-    switches = (ranges, bias_correction, equalise, ios)
+    own_spec = read_spec(spec_file, get_spec(model)) if spec_file else None
+    switches = (ranges, bias_correction, equalise, ios, own_spec)
     done = run_export(Request(model, quantize, out, target, weights, calibration, images, overwrite, *switches), say)
     from edge_stra.artifact import manifest_path
 

@@ -22,7 +22,7 @@ BRANCH_SCALE = 0.25
 weight every block would double the noise of the one before, and quantization errors with it."""
 
 
-def random_model(name: str, seed: int = SEED) -> MobileNetV2:
+def random_model(name: str, seed: int = SEED, classes: int | None = None) -> MobileNetV2:
     """A model of the registry with seeded weights and live BN statistics, in evaluation mode.
 
     The same weights to the last bit whatever the number of threads, which changes the order of additions.
@@ -30,15 +30,15 @@ def random_model(name: str, seed: int = SEED) -> MobileNetV2:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _random_model(name, seed)
+        return _random_model(name, seed, classes)
     finally:
         torch.set_num_threads(threads)
 
 
-def _random_model(name: str, seed: int) -> MobileNetV2:
+def _random_model(name: str, seed: int, classes: int | None) -> MobileNetV2:
     spec, task = get_spec(name).input, get_spec(name).task
     generator = torch.Generator().manual_seed(seed)
-    model = create_model(name)
+    model = create_model(name, classes=classes)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     with torch.no_grad():
         for module in model.modules():

@@ -42,11 +42,15 @@ def get_spec(name: str) -> ModelSpec:
     return ModelSpec(name, tag, pixels, labels, output)
 
 
-def create_model(name: str, dropout: float = 0.0) -> MobileNetV2:
-    """The untrained network in training mode. Raises ModelError for an unknown name."""
+def create_model(name: str, dropout: float = 0.0, classes: int | None = None) -> MobileNetV2:
+    """The untrained network in training mode; `classes`: as many as the model has labels, where not given.
+
+    Raises ModelError for an unknown name.
+    """
     spec = get_spec(name)
     architecture = ARCHITECTURES[name.split(".")[0]]
-    head = partial(ClassificationHead, classes=len(spec.labels), dropout=dropout) if spec.labels else EmbeddingHead
+    count = classes or len(spec.labels)
+    head = partial(ClassificationHead, classes=count, dropout=dropout) if spec.labels else EmbeddingHead
     return MobileNetV2(head, architecture.width, architecture.slot)
 
 

@@ -1,0 +1,69 @@
+"""What weights of a user's own take and give, where that is not what the model of their name does: a JSON file.
+
+    {"labels": ["happy", "sad"],
+     "input": {"size_hw": [112, 112], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.5, 0.5, 0.5]}}
+
+Each entry is optional and takes the place of the model's own. The entry `model` of a manifest has the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from edge_stra.artifact import MAX_JSON_BYTES
+from edge_stra.spec import ArtifactError, ModelError, ModelSpec
+
+LABEL = re.compile(r"[^,\s\x00-\x1f\x7f](?:[^,\n\r\x00-\x1f\x7f-\x9f\u2028\u2029]{0,62}[^,\s])?")
+"""Files hold labels one a line, or with commas between."""
+MOST_LABELS = 1000
+SIZES = (32, 448)  # pixels of a side: what the tests and `benchmarks/scale.py` know to be exact
+INPUT = ("size_hw", "color", "mean_rgb", "std_rgb")
+
+
+def read_spec(path: Path, usual: ModelSpec) -> ModelSpec:
+    """The specification `usual` with what a file says instead. Raises ModelError for an entry that does not fit."""
+    if not path.is_file():
+        raise ModelError(f"{path} must be a specification in JSON, but there is no such file")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ModelError(f"{path} must be a specification of at most {MAX_JSON_BYTES >> 20} MiB, but is larger")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} must be a specification in JSON, but can't be parsed: {error}") from error
+    entries = check_entries(path, "", data, ("labels", "input"))
+    pixels = check_entries(path, "input: ", entries.get("input", {}), INPUT)
+    whole = usual.to_json()
+    whole |= {"labels": entries.get("labels", whole["labels"]), "input": whole["input"] | pixels}
+    try:
+        spec = ModelSpec.from_json(whole)
+    except ArtifactError as error:
+        raise ModelError(f"{path}: {str(error).removesuffix('; export it again')}") from error
+    check_labels(path, spec.labels, entries.get("labels"), usual)
+    if not SIZES[0] <= min(spec.input.size_hw) <= max(spec.input.size_hw) <= SIZES[1]:
+        raise ModelError(f"{path}: size_hw must be {SIZES[0]} to {SIZES[1]} pixels, but is {list(spec.input.size_hw)}")
+    return spec
+
+
+def check_entries(path: Path, where: str, data: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ModelError(f"{path}: {where}there must be a JSON object, but there is {type(data).__name__}")
+    if unknown := sorted(set(data) - set(known)):
+        raise ModelError(f"{path}: {where}unknown entry {unknown[0]!r}; the entries are {', '.join(known)}")
+    return data
+
+
+def check_labels(path: Path, labels: tuple[str, ...], given: Any, usual: ModelSpec) -> None:
+    """Raises ModelError for labels that no file could hold, and for any of a model that gives embeddings."""
+    if given and not usual.labels:
+        raise ModelError(f"{path}: {usual.name} gives an embedding, but has labels; leave them out")
+    if not usual.labels:
+        return
+    if not all(isinstance(label, str) for label in given or ()):
+        raise ModelError(f"{path}: labels must be a list of words")
+    if not 2 <= len(labels) <= MOST_LABELS or len(set(labels)) < len(labels):
+        raise ModelError(f"{path}: labels must be 2 to {MOST_LABELS}, each once, but are {len(labels)}: {labels[:10]}")
+    if odd := [label for label in labels if not LABEL.fullmatch(label)]:
+        raise ModelError(f"{path}: a label must have 1 to 64 characters and no comma or line break, but is {odd[0]!r}")

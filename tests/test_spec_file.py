@@ -1,0 +1,113 @@
+"""Weights with labels and an input of their own: from the JSON file to artifacts of every target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from click.testing import CliRunner
+
+from edge_stra.artifact import open_artifact
+from edge_stra.cli import main
+from edge_stra.loading import load_model
+from edge_stra.models.registry import get_spec
+from edge_stra.preprocess import load_input
+from edge_stra.runtime import load_predictor
+from edge_stra.spec import ModelError
+from edge_stra.spec_file import read_spec
+from edge_stra.synthetic import face_pictures
+
+NAME = "mobilenetv2_stra.fer"
+LABELS = ["calm", "very happy", "Traurig"]
+INPUT = {"size_hw": [96, 64], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.25, 0.25, 0.25]}
+
+
+def written(folder: Path, data: Any) -> Path:
+    path = folder / "mine.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return path
+
+
+def test_what_the_file_does_not_say_stays(tmp_path: Path) -> None:
+    usual = get_spec(NAME)
+    assert read_spec(written(tmp_path, {}), usual) == usual
+    assert (
+        read_spec(written(tmp_path, usual.to_json()["input"] and {"input": usual.to_json()["input"]}), usual) == usual
+    )
+    found = read_spec(written(tmp_path, {"labels": LABELS, "input": {"size_hw": [96, 64]}}), usual)
+    assert found.labels == tuple(LABELS) and found.input.size_hw == (96, 64)
+    assert (found.input.color, found.input.mean_rgb) == (usual.input.color, usual.input.mean_rgb)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{labels", "can't be parsed"),
+    "a list": ([1], "there must be a JSON object, but there is list"),
+    "a slip": ({"label": ["a", "b"]}, "unknown entry 'label'; the entries are labels, input"),
+    "a slip inside": ({"input": {"size": [9, 9]}}, "input: unknown entry 'size'"),
+    "one label": ({"labels": ["a"]}, "labels must be 2 to 1000"),
+    "a label twice": ({"labels": ["a", "a"]}, "each once"),
+    "a number": ({"labels": ["a", 1]}, "must be a list of words"),
+    "a word for a list": ({"labels": "happy"}, "labels must be a list"),
+    "a comma": ({"labels": ["a,b", "c"]}, "no comma or line break, but is 'a,b'"),
+    "a line break": ({"labels": ["a\nb", "c"]}, "no comma or line break"),
+    "a blank": ({"labels": [" ", "c"]}, "1 to 64 characters"),
+    "too small": ({"input": {"size_hw": [16, 64]}}, "size_hw must be 32 to 448 pixels"),
+    "too large": ({"input": {"size_hw": [64, 512]}}, "size_hw must be 32 to 448 pixels"),
+    "another colour": ({"input": {"color": "bgr"}}, "unknown color 'bgr'"),
+    "no deviation": ({"input": {"std_rgb": [0, 1, 1]}}, "std above 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_named(case: str, tmp_path: Path) -> None:
+    data, message = WRONG[case]
+    with pytest.raises(ModelError, match=message) as caught:
+        read_spec(written(tmp_path, data), get_spec(NAME))
+    assert "\n" not in str(caught.value) and "mine.json" in str(caught.value)
+
+
+def test_embeddings_have_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="gives an embedding, but has labels"):
+        read_spec(written(tmp_path, {"labels": LABELS}), get_spec("mobilenetv2_stra.reid"))
+
+
+def edge_stra(*words: object) -> Any:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def three_classes() -> dict[str, Any]:
+    """The shipped weights with the first three classes alone: a network that is alive."""
+    state = dict(load_model(NAME, None)[0].state_dict())
+    return state | {key: state[key][:3].clone() for key in ("head.linear.weight", "head.linear.bias")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "quantize"), [("tflite", "int8"), ("onnx", "int8"), ("coreml", "fp16")])
+def test_labels_and_input_reach_the_artifact(target: str, quantize: str, tmp_path: Path) -> None:
+    torch.save(three_classes(), tmp_path / "mine.pt")
+    for index, picture in enumerate(face_pictures(33, (120, 80), seed=3)):
+        folder = tmp_path / "faces" / LABELS[index % 3].upper()
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{index}.png"), picture)
+    spec = written(tmp_path, {"labels": LABELS, "input": INPUT})
+    own = ["--weights", tmp_path / "mine.pt", "--spec", spec, "--out", tmp_path / "out"]
+    own += ["--target", target, "--quantize", quantize, "--calibration", tmp_path / "faces"]
+    refused = edge_stra("export", "--model", NAME, "--spec", spec, "--out", tmp_path / "none")
+    assert refused.exit_code == 1 and "weights of your own" in refused.stderr
+    done = edge_stra("export", "--model", NAME, *own)
+    assert done.exit_code == 0, done.output
+    assert "96 x 64 rgb" in done.stderr and "calm, very happy, Traurig" in done.stderr
+    (path,) = (p for p in (tmp_path / "out").iterdir() if p.suffix != ".json")
+    artifact = open_artifact(path)
+    assert artifact.spec == read_spec(spec, get_spec(NAME))
+    assert load_predictor(path)(load_input(tmp_path / "faces" / "CALM" / "0.png", artifact.spec.input)).shape == (1, 3)
+    checked = edge_stra("check", path)
+    assert checked.exit_code == 1 and "give its --weights" in checked.stderr
+    pictures = ["--images", tmp_path / "faces"]
+    assert edge_stra("check", path, "--weights", tmp_path / "mine.pt", *pictures).exit_code == 0
+    judged = edge_stra("evaluate", path, "--data", tmp_path / "faces", "--json")
+    assert judged.exit_code == 0 and list(json.loads(judged.stdout)["recall"]) == LABELS, judged.output
