@@ -16,6 +16,7 @@ FONT, CAP_HEIGHT = cv2.FONT_HERSHEY_DUPLEX, 22.0  # of FONT at scale 1, in pixel
 PAPER, INK, QUIET, RULE = (255, 255, 255), (33, 37, 43), (110, 116, 126), (222, 226, 232)
 PALE, DEEP = (240, 246, 252), (8, 64, 140)  # 0 % and 100 % of a row
 CELL, GAP, MARGIN = 78, 2, 24  # pixels
+MOST_DRAWN = 40  # labels: drawn four times as large, 40 take half a gigabyte
 
 
 def blank(height: int, width: int) -> Picture:

@@ -44,6 +44,11 @@ def list_pictures(source: Path) -> list[Path]:
     return paths
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether `list_pictures` finds any there, were it asked to look; hidden folders have none."""
+    return not folder.name.startswith(".") and any(p.suffix.lower() in PICTURE_SUFFIXES for p in folder.iterdir())
+
+
 def spread(paths: list[Path], most: int) -> list[Path]:
     """At most so many, evenly spread over the list, first and last among them."""
     return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)]
@@ -78,8 +83,8 @@ def list_fer(folder: Path, labels: Sequence[str] = FER_LABELS) -> tuple[list[Pat
         raise DataError(
             f"{folder} must hold one folder for each label, but {', '.join(missing[:10])} is missing; found {there}"
         )
-    for other in folder.iterdir():  # pictures of one more class would be left out without a word
-        if other.is_dir() and other.name.lower() not in names and not other.name.startswith((".", "_")):
+    for other in sorted(folder.iterdir()):  # pictures of one more class would be left out without a word
+        if other.is_dir() and other.name.lower() not in names and has_pictures(other):
             raise DataError(f"{folder} must hold no folder but those of the labels, but holds {other.name}; move it")
     pairs = [(path, index) for index, label in enumerate(labels) for path in list_pictures(found[label])]
     return [path for path, _ in pairs], np.array([index for _, index in pairs])

@@ -17,23 +17,25 @@ def quiet_tools() -> Iterator[None]:
     Of the whole process, other threads included, until it is left.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # a service without a console has none
+    # A service may run without a console: then there is no stream, and its number may be another file's by now.
+    open_ones = [number for number, stream in ((1, sys.__stdout__), (2, sys.__stderr__)) if stream is not None]
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
-    kept = [os.dup(1), os.dup(2)]
+    kept = {number: os.dup(number) for number in open_ones}
     nowhere = os.open(os.devnull, os.O_WRONLY)
     disabled = logging.root.manager.disable  # of the caller, who may have set more
     logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings(), open(os.devnull, "w") as sink:
             warnings.simplefilter("ignore")
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            for number in kept:
+                os.dup2(nowhere, number)
             with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
                 yield
     finally:
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        for handle in (*kept, nowhere):
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+        for handle in (*kept.values(), nowhere):
             os.close(handle)
         logging.disable(disabled)
 

@@ -16,9 +16,10 @@ from typing import Any
 from edge_stra.artifact import MAX_JSON_BYTES
 from edge_stra.spec import ArtifactError, ModelError, ModelSpec
 
-LABEL = re.compile(r"[^,\s\x00-\x1f\x7f](?:[^,\n\r\x00-\x1f\x7f-\x9f\u2028\u2029]{0,62}[^,\s])?")
-"""Files hold labels one a line, or with commas between."""
+ODD = r",\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"  # files hold labels one a line, or with commas between
+LABEL = re.compile(rf"[^\s{ODD}](?:[^{ODD}]{{0,62}}[^\s{ODD}])?")
 MOST_LABELS = 1000
+UNSURE = "unsure"  # what the apps call a face below their threshold
 SIZES = (32, 448)  # pixels of a side: what the tests and `benchmarks/scale.py` know to be exact
 INPUT = ("size_hw", "color", "mean_rgb", "std_rgb")
 
@@ -63,7 +64,13 @@ def check_labels(path: Path, labels: tuple[str, ...], given: Any, usual: ModelSp
         return
     if not all(isinstance(label, str) for label in given or ()):
         raise ModelError(f"{path}: labels must be a list of words")
-    if not 2 <= len(labels) <= MOST_LABELS or len(set(labels)) < len(labels):
-        raise ModelError(f"{path}: labels must be 2 to {MOST_LABELS}, each once, but are {len(labels)}: {labels[:10]}")
-    if odd := [label for label in labels if not LABEL.fullmatch(label)]:
-        raise ModelError(f"{path}: a label must have 1 to 64 characters and no comma or line break, but is {odd[0]!r}")
+    if not 2 <= len(labels) <= MOST_LABELS or len({label.lower() for label in labels}) < len(labels):
+        shown = ascii(labels[:10])
+        raise ModelError(
+            f"{path}: labels must be 2 to {MOST_LABELS}, each once in any case, but are {len(labels)}: {shown}"
+        )
+    if odd := [label for label in labels if not LABEL.fullmatch(label) or label == UNSURE]:
+        raise ModelError(
+            f"{path}: a label must have 1 to 64 characters, no comma or line break, and not be {UNSURE!r}, but is "
+            f"{odd[0]!a}"
+        )

@@ -22,7 +22,10 @@ SPLITS = {"Training": "train", "PublicTest": "validation"}
 
 
 def unpack(source: Path, out: Path) -> str:
-    """Writes the pictures and says how many. Raises DataError, OutputError before anything is written."""
+    """Writes the pictures and says how many.
+
+    Raises DataError, OutputError before anything is written, OSError where something can't be.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} must be an empty folder or absent, but holds something; name another")
     found = read_fer_csv(source, set(SPLITS))
@@ -33,8 +36,7 @@ def unpack(source: Path, out: Path) -> str:
             (out / SPLITS[usage] / label).mkdir(parents=True)
         for index, (picture, label) in enumerate(zip(tqdm(pictures, SPLITS[usage]), labels, strict=True)):
             path = out / SPLITS[usage] / FER_LABELS[label] / f"{index:05}.png"
-            if not cv2.imwrite(str(path), picture):
-                raise OutputError(f"{path} can't be written; look at the disk and at permissions")
+            cv2.imencode(".png", picture)[1].tofile(path)  # imwrite takes no other letters than ASCII on Windows
     return "\n".join(f"{out / SPLITS[usage]}: {len(labels)} pictures" for usage, (_, labels) in found.items())
 
 
@@ -45,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         print(unpack(args.source, args.out))
-    except EdgeStraError as error:
+    except (EdgeStraError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error
 
 

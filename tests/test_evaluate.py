@@ -530,6 +530,14 @@ def test_the_exit_code_follows_the_limits(faces: Path, market: Path, monkeypatch
             assert result.exit_code == 0, result.output
 
 
+def test_a_picture_of_more_labels_than_can_be_drawn_is_refused_before_any_work(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_stra.confusion.MOST_DRAWN", 6)
+    result = edge_stra("evaluate", exported.path, "--data", tmp_path / "none", "--picture", tmp_path / "c.png")
+    assert "--picture shows at most 6 labels" in error_of(result)
+
+
 def test_a_wrong_place_for_the_picture_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     words = ["evaluate", tmp_path / "none.tflite", "--data", tmp_path, "--picture"]

@@ -375,6 +375,7 @@ def test_a_folder_with_another_run_is_left_alone(faces: Path) -> None:
 
 
 def test_what_is_missing_is_told_before_pictures_are_read(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_stra.training.memory.keep_freed_memory", lambda: None)  # of all tests in this process
     monkeypatch.setattr("edge_stra.training.start.create_task", None)  # what reads them
     (faces / "kept").mkdir()
     (faces / "kept" / "last.pt").touch()
@@ -528,6 +529,8 @@ def test_labels_come_from_folder_names(faces: Path) -> None:
     (faces / "train" / "unknown").rename(faces / "train" / "Fearful")
     assert [path.name for path in list_fer(faces / "train")[0]] == [path.name for path in paths]
     (faces / "train" / "contempt").mkdir()
+    assert len(list_fer(faces / "train")[0]) == len(paths), "a folder without pictures is in nobody's way"
+    (faces / "train" / "contempt" / "1.PNG").touch()
     with pytest.raises(DataError, match="but holds contempt"):
         list_fer(faces / "train")
     (faces / "validation" / "angry").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, bar, emit, say
-from edge_stra.spec import OutputError, ParityError
+from edge_stra.spec import DataError, OutputError, ParityError
 
 
 @click.command()
@@ -54,6 +54,7 @@ def evaluate(
       edge-stra evaluate out/mobilenetv2_stra.reid.int8.tflite --data Market-1501 --min-map 70 --json
       edge-stra evaluate best.pt --model mobilenetv2_stra.reid --data Market-1501
     """
+    from edge_stra.confusion import MOST_DRAWN
     from edge_stra.evaluate import evaluate as run_evaluation
     from edge_stra.evaluate import find_failures, render
     from edge_stra.subjects import ARTIFACTS, CHECKPOINTS, open_subject
@@ -69,6 +70,9 @@ def evaluate(
         check_picture_path(picture)
     workers = threads or os.cpu_count() or 1
     subject = open_subject(source, model, workers, flip_average)
+    if picture is not None and len(subject.spec.labels) > MOST_DRAWN:
+        count = len(subject.spec.labels)
+        raise DataError(f"--picture shows at most {MOST_DRAWN} labels, but {subject.label} has {count}; leave it out")
     if subject.spec.task != "fer" and min_accuracy is not None:
         raise click.UsageError(f"--min-accuracy is for expression models, but {subject.label} is none; give --min-map")
     if subject.spec.task != "reid" and min_map is not None:

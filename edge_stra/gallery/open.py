@@ -88,6 +88,8 @@ def same_place(first: str, second: str) -> bool:
     def place(uri: str) -> str:
         if (file := sqlite_path(uri)) is not None:
             return str(file.resolve())
-        return milvus_address(uri)[2].partition("://")[2].removesuffix("/default")
+        if uri.partition("://")[0] in ("milvus", "milvuss"):
+            return milvus_address(uri)[2].partition("://")[2].removesuffix("/default")
+        return f"{uri} {object()}"  # no gallery: opening it says so
 
     return place(first) == place(second)
