@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from types import FrameType
 
 from edge_stra.scene import Controls, Output, Scene, Source, Stopwatch, View
@@ -48,6 +49,7 @@ def watch(
                 looked.rows,
                 looked.stages_ms,
                 lag_ms,
+                datetime.now(timezone.utc) - timedelta(milliseconds=lag_ms) if source.live else None,
             )
             output_ms = write_all(open_outputs, scene, summary, tell)
             if outputs and not open_outputs:

@@ -26,6 +26,11 @@ MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound
 MATCHES = 20  # asked of a search: several embeddings of a few identities
 MAX_WORD = 60  # characters of a camera's or site's name in a person's: a gallery takes no endless names
 RETRY_S = 5.0  # before a gallery that failed is asked again
+SEARCH, ENROL = "search", "enrol"  # what a gallery is asked for
+CONSEQUENCES = {
+    SEARCH: "people stay unknown until it answers again",
+    ENROL: "nobody is enrolled until that works again",
+}
 
 
 class PeopleView:
@@ -57,7 +62,8 @@ class PeopleView:
         self.tell, self.confirm, self.clock, self.timer = tell, confirm, clock, timer
         self.tracker = Tracker()
         self.sightings: dict[int, Sighting] = {}
-        self.retry_s: float | None = None  # when the gallery may be asked again; None while it answers
+        self.enrolled: set[str] = set()  # in this run: the name of somebody forgotten meanwhile is not given again
+        self.retries_s: dict[str, float] = {}  # when what failed may be tried again: SEARCH, ENROL
 
     def look(self, frame: Frame, settings: Mapping[str, Any]) -> Look:
         watch = Stopwatch()
@@ -71,19 +77,20 @@ class PeopleView:
         with watch("embed"):
             self.embed(frame, boxes, numbers)
         with watch("search"):
-            self.ask_gallery(self.search)
+            self.ask_gallery(SEARCH, self.search)
             settle(self.sightings, threshold, frame.time_s, self.confirm)
-            if self.enrol:
-                self.ask_gallery(lambda: self.enrol_strangers(frame.time_s, threshold))
+            if self.enrol and SEARCH not in self.retries_s:
+                self.ask_gallery(ENROL, lambda: self.enrol_strangers(frame.time_s, threshold))
         with watch("draw"):
             base = frame.rgb_u8
             if settings["privacy"]:
                 beyond = (head_of(person.box_xywh) for person in found[MAX_PEOPLE:])
                 base = hide(base, [*self.private_boxes(frame.time_s), *beyond])
             named = [Named(p.box_xywh, s.identity, s.distance()) for p, s in self.seen(people, numbers)]
-            notice = "gallery does not answer" if self.retry_s is not None else ""
+            notice = "gallery does not answer" if SEARCH in self.retries_s else ""
             picture = draw_people(base, named, notice)
-        rows = [row_of(n, p, self.sightings[n]) for n, p in zip(numbers, people, strict=True)]
+        where = {key: word for key, word in (("camera", self.camera), ("site", self.site)) if word}
+        rows = [row_of(n, p, self.sightings[n]) | where for n, p in zip(numbers, people, strict=True)]
         return Look(picture, rows, watch.stages_ms)
 
     def seen(self, people: Sequence[Person], numbers: Sequence[int]) -> Iterable[tuple[Person, Sighting]]:
@@ -107,16 +114,19 @@ class PeopleView:
             unit = unit_vector(embed_picture(self.predictor, crop))
             self.sightings[number].see(unit, frame.time_s, width * height)
 
-    def ask_gallery(self, work: Callable[[], None]) -> None:
-        """Does what needs the gallery, unless it failed a moment ago; tells once when it fails and when it is back."""
-        if self.retry_s is not None and self.timer() < self.retry_s:
+    def ask_gallery(self, what: str, work: Callable[[], None]) -> None:
+        """Does what needs the gallery, unless the same failed a moment ago; tells once when it fails.
+
+        A gallery may answer and yet take nobody in, as on a full disk: known people keep their names then.
+        """
+        if self.timer() < self.retries_s.get(what, 0.0):
             return
         try:
             work()
         except GalleryError as error:
-            if self.retry_s is None:
-                self.tell(f"{error}; people stay unknown until it answers again")
-            self.retry_s = self.timer() + RETRY_S
+            if what not in self.retries_s:
+                self.tell(f"{error}; {CONSEQUENCES[what]}")
+            self.retries_s[what] = self.timer() + RETRY_S
 
     def search(self) -> None:
         """Looks up each track that has new embeddings."""
@@ -125,8 +135,7 @@ class PeopleView:
             if sighting.pending:
                 sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
                 asked = True
-        if asked and self.retry_s is not None:
-            self.retry_s = None
+        if asked and self.retries_s.pop(SEARCH, None) is not None:
             self.tell(f"{self.gallery.uri} answers again")
 
     def enrol_strangers(self, time_s: float, threshold: float) -> None:
@@ -138,9 +147,11 @@ class PeopleView:
             sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
             if not sighting.stranger(time_s, threshold):
                 continue
-            name = next_name(self.gallery.identities(), self.camera, self.site or "")
+            name = next_name({*self.gallery.identities(), *self.enrolled}, self.camera, self.site or "")
             units: list[NDArray[np.float32]] = [unit.astype(np.float32) for unit in sighting.embeddings]
             self.gallery.add([Entry(name, unit, self.camera, self.clock(), self.site or "") for unit in units])
+            self.retries_s.pop(ENROL, None)
+            self.enrolled.add(name)
             nearest = min(float(np.linalg.norm(unit - sighting.mean())) for unit in units)
             sighting.near = {name: nearest, **sighting.near}
             sighting.identity, sighting.unknown_since_s = name, None

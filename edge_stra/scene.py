@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +62,8 @@ class Scene:
 
     picture_u8: uint8 [H, W, 3], annotated, and blurred where privacy asks for it. rows: one JSON-ready mapping for
     each face or person. stages_ms: what each stage took, by its name, in milliseconds. lag_ms: from the frame's coming
-    to this scene.
+    to this scene. at: of a live source, the machine's time of day when the frame came, in UTC; time_s begins anew with
+    each run, so that it alone would not say when something was.
     """
 
     source: str
@@ -71,13 +73,17 @@ class Scene:
     rows: Sequence[Mapping[str, Any]]
     stages_ms: Mapping[str, float]
     lag_ms: float
+    at: datetime | None = None
+
+    def place(self) -> dict[str, Any]:
+        """Where and when, JSON-ready."""
+        place = {"source": self.source, "frame": self.index, "time_s": round(self.time_s, 3)}
+        return place | ({"at": f"{self.at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"} if self.at else {})
 
     def to_json(self) -> dict[str, Any]:
         """One event, without the picture."""
         return {
-            "source": self.source,
-            "frame": self.index,
-            "time_s": round(self.time_s, 3),
+            **self.place(),
             "rows": [dict(row) for row in self.rows],
             "stages_ms": {name: round(ms, 2) for name, ms in self.stages_ms.items()},
             "lag_ms": round(self.lag_ms, 1),

@@ -114,6 +114,20 @@ def test_bad_input_is_one_line(video: Path, exported: Exported, tmp_path: Path) 
     assert (tmp_path / "kept.jsonl").read_text() == "a line\n"
 
 
+def test_an_address_longer_than_any_path_is_opened_and_its_secrets_are_not_told(exported: Exported) -> None:
+    address = f"http://anna:geheim@127.0.0.1:9/live?auth={'y' * 5000}"
+    code, _, told = demo(address, "--model", exported.path, "--detector", "none", "--seconds", 1)
+    assert code == 1 and "geheim" not in told and "yyy" not in told and "name too long" not in told.lower(), told
+
+
+def test_the_source_may_come_from_the_environment(
+    video: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_STRA_SOURCE", str(video))
+    code, output, told = demo("--model", exported.path, "--detector", "none", "--json")
+    assert code == 0 and json.loads(output)["frames"] == FRAMES, told
+
+
 def test_nothing_that_is_read_or_kept_is_written_over(video: Path, exported: Exported, tmp_path: Path) -> None:
     fer = ["--model", exported.path, "--detector", "none", "--overwrite"]
     source = tmp_path / "a.mp4"

@@ -675,3 +675,24 @@ def test_a_real_model_finds_people_by_other_pictures(tmp_path: Path, monkeypatch
         assert json.loads(found.stdout)[0]["identity"] == name
     listed = json.loads(CliRunner().invoke(root, ["gallery", "list", "--json"]).stdout)
     assert listed["model"]["dimension"] == 512 and listed["identities"] == {"anna": 2, "bob": 2}
+
+
+def test_a_server_that_falls_silent_is_a_galleryerror() -> None:
+    """What pymilvus lets through where no answer comes in time; the live app goes on after a GalleryError."""
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed; run: pip install 'edge-stra[milvus]'")
+    import grpc
+
+    from edge_stra.gallery.milvus import MilvusGallery, faults_of, import_pymilvus
+
+    class Silent(grpc.RpcError):
+        def code(self) -> Any:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+
+        def details(self) -> str:
+            return "Deadline\nExceeded"
+
+    gallery = MilvusGallery.__new__(MilvusGallery)
+    gallery.uri, gallery._faults = "milvus://h:19530", faults_of(import_pymilvus())
+    for fault in (Silent(), import_pymilvus().MilvusException(message="gone")):
+        with pytest.raises(GalleryError, match=r"can't be used .*(Deadline Exceeded|gone)"), gallery._told():
+            raise fault

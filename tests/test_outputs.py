@@ -297,7 +297,7 @@ def test_a_log_that_exists(name: str, mode: Any, half: str, tmp_path: Path) -> N
     before = path.read_text()
     path.write_text(before + half)
     if mode == "new":
-        with pytest.raises(OutputError, match="exists already"):
+        with pytest.raises(OutputError, match="exists already; give --append to go on with it"):
             kind(path)
         assert path.read_text() == before + half
         return
@@ -474,7 +474,8 @@ def test_mqtt_repeats_what_stays(broker: Broker) -> None:
 
 
 def test_mqtt_comes_back_and_its_end_is_told(broker: Broker) -> None:
-    output = MqttOutput(broker.url, "home/door", every_s=3600)
+    told: list[str] = []
+    output = MqttOutput(broker.url, "home/door", every_s=3600, tell=told.append)
     wait_until(lambda: broker.status() == ["online"])
     output._client.socket().shutdown(socket.SHUT_RDWR)  # as a network that breaks
     wait_until(lambda: not output._client.is_connected())
@@ -489,6 +490,8 @@ def test_mqtt_comes_back_and_its_end_is_told(broker: Broker) -> None:
     frames = [event["frame"] for event in broker.events()]
     assert frames == sorted(set(frames))
     assert 0 < output.dropped < 299
+    assert [line.split(f"{broker.port} ")[1].split(" ")[:2] for line in told] == [["is", "away"], ["is", "back;"]], told
+    assert 0 < int(told[1].split("; ")[1].split()[0]) <= output.dropped
     assert output.dropped + len(frames) == 300  # the last one too, where the queue was still full
 
 

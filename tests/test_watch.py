@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edge_stra.apps.modes import MODE_COLORS
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
-from edge_stra.commands.live import Live, create_mp4, run_live
+from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
 from edge_stra.faces import Face
 from edge_stra.fer_view import MAX_FACES, ExpressionView
 from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
@@ -77,6 +78,12 @@ class Kept:
             raise OutputError("can't be closed")
 
 
+def live_of(source: str, **more: Any) -> Live:
+    """The options of a live app, all else as if it were not given."""
+    options = dict.fromkeys((field.name for field in dataclasses.fields(Live)), None)
+    return Live(**{**options, "source": source, "web": False, "window": False, **more})
+
+
 def test_every_frame_reaches_every_output_and_all_are_closed() -> None:
     outputs, source = [Kept(), Kept()], Frames(5)
     summary = watch(source, Plain(), outputs, Controls(0.4), print)
@@ -85,6 +92,37 @@ def test_every_frame_reaches_every_output_and_all_are_closed() -> None:
     assert outputs[0].scenes[2].to_json()["rows"] == [{"track": 1, "threshold": 0.4}]
     assert summary.frames == 5 and summary.rows == 5 and source.closed.is_set()
     assert set(summary.percentiles()) == {"detect", "output", "lag"}
+
+
+def test_scenes_of_a_camera_have_the_time_of_day_and_those_of_a_file_have_none() -> None:
+    for live in (True, False):
+        source, kept = Frames(2), Kept()
+        source.live = live
+        before = datetime.now(timezone.utc)
+        watch(source, Plain(), [kept], Controls(0.4), print)
+        for scene_ in kept.scenes:
+            event = scene_.to_json()
+            assert ("at" in event) == live
+            if live:
+                at = datetime.fromisoformat(event["at"].replace("Z", "+00:00"))
+                assert abs(at - before) < timedelta(seconds=20) and event["at"].endswith("Z")
+
+
+def test_a_service_tells_its_rate_once_an_hour(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("edge_stra.commands.live.time.monotonic", lambda: now[0])
+    source, summary = Frames(None), Summary(started_s=0.0)
+    source.live = True
+    show = progress_of(source, live_of("0"))
+    for minute in range(24 * 60):
+        now[0] = 60.0 * minute
+        summary.frames += 600 if minute < 12 * 60 else 60
+        show(summary)
+    lines = capfd.readouterr().err.splitlines()
+    assert 20 < len(lines) < 30
+    assert "10.0 a second" in lines[5] and "1.0 a second" in lines[-1], lines
 
 
 def test_a_failing_output_is_told_of_and_the_others_go_on() -> None:
@@ -200,8 +238,7 @@ def test_a_silent_source_ends_after_the_seconds_asked(capsys: pytest.CaptureFixt
             self.closed.wait(20)
             yield from ()
 
-    options = dict.fromkeys((field.name for field in dataclasses.fields(Live)), None)
-    live = Live(**{**options, "source": "rtsp://camera", "seconds": 0.2, "web": False, "window": False})
+    live = live_of("rtsp://camera", seconds=0.2)
     began_s = time.monotonic()
     run_live(live, Plain(), Controls(0.4), Silent(None), began_s)
     assert time.monotonic() - began_s < 10

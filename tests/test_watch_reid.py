@@ -382,6 +382,31 @@ def test_an_enrolment_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch)
     assert row["identity"] == "person-0001" and stage.gallery.identities()["person-0001"] >= 5
 
 
+def test_a_gallery_that_takes_nobody_in_still_names_whom_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(enrol=True)
+
+    def full(entries: Sequence[Entry]) -> int:
+        raise GalleryError("disk full")
+
+    monkeypatch.setattr(stage.gallery, "add", full)
+    while stage.now_s < 3 * RETRY_S:
+        stage.show((BOX, GREEN))
+    rows = [stage.show((BOX, GREEN), (moved(BOX, 100), RED)).rows[1]["identity"] for _ in range(8)]
+    assert rows[-1] == "anna", "within a second, whether a stranger can be enrolled or not"
+    assert stage.told == ["disk full; nobody is enrolled until that works again"]
+
+
+def test_the_name_of_somebody_forgotten_is_not_given_to_the_next_stranger() -> None:
+    stage = Stage(camera="door", enrol=True)
+    for _ in range(40):
+        stage.show((BOX, GREEN))
+    assert set(stage.gallery.identities()) == {"anna", "person-door-0001"}
+    stage.gallery.kept = [entry for entry in stage.gallery.kept if entry.identity == "anna"]
+    for _ in range(40):
+        row = stage.show((moved(BOX, 100), BLUE)).rows[0]
+    assert row["identity"] == "person-door-0002" and row["camera"] == "door" and "site" not in row
+
+
 def test_other_errors_are_not_hidden() -> None:
     stage = Stage()
     stage.predictor.spec = ModelSpec("x", "fer", SPEC.input, ("a",), "logits")

@@ -163,6 +163,13 @@ def test_loopback_needs_no_token(host: str) -> None:
         assert get(output, "")[0] == 200
 
 
+def test_a_wrong_token_is_told() -> None:
+    with serving(TOKEN) as output:
+        asked, refused = get(output, ""), get(output, "?token=wrong-token-of-a-fair-length")
+        assert asked[0] == refused[0] == 401
+        assert "That is not the token" in refused[2] and "That is not the token" not in asked[2]
+
+
 def test_all_addresses_with_a_token() -> None:
     with serving(TOKEN, host="0.0.0.0") as output:
         assert output.url == f"http://{socket.gethostname()}:{output.port}/"

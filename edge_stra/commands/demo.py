@@ -199,6 +199,8 @@ def reid(
         contextlib.closing(open_live_source(live)) as source,
         contextlib.closing(open_gallery(uri, maker, create=enrol)) as gallery,
     ):
+        if enrol and not camera:
+            say("--enrol without --camera: another camera on this gallery could give a stranger the same name")
         limit, line = starting_threshold(gallery, threshold)
         rates = [rate for rate in (source.fps, live.fps) if rate]
         view = create_people_view(predictor, detect, gallery, camera, site, enrol, say, min(rates, default=None))

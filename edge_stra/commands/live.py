@@ -23,11 +23,12 @@ from edge_stra.spec import DataError, OutputError
 from edge_stra.summary import Summary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-STATUS_S = 5.0  # between two lines of progress where there is no bar
-TOKEN_VARIABLE = "EDGE_STRA_TOKEN"
+STATUS_S = 5.0  # before the first line of progress where there is no terminal, and between those of a file
+STATUS_LIVE_S = 3600.0  # between those of a camera: a service's journal keeps other lines
+TOKEN_VARIABLE, SOURCE_VARIABLE = "EDGE_STRA_TOKEN", "EDGE_STRA_SOURCE"
 
 OPTIONS = [
-    click.argument("source", default="0"),
+    click.argument("source", default="0", envvar=SOURCE_VARIABLE),
     click.option("--size", metavar="WxH", help="Ask the camera for this size, in pixels."),
     click.option("--fps", type=float, help="Ask the camera for this rate; of a file, take about so many frames."),
     click.option("--rotate", type=click.Choice(["0", "90", "180", "270"]), default="0", help="Degrees clockwise."),
@@ -133,8 +134,10 @@ def check_places(live: Live, kept: Path | None = None) -> None:
     for path, place in zip(written, places, strict=True):
         if places.count(place) > 1:
             raise OutputError(f"two outputs can't be written to one place, {path}; give each a name of its own")
-    source = Path(live.source)
-    read = [source, *(source.iterdir() if source.is_dir() else ()), *([kept] if kept else ())]
+    read = [kept] if kept else []
+    if "://" not in live.source:  # a URL is no path, and may be longer than any
+        source = Path(live.source)
+        read += [source, *(source.iterdir() if source.is_dir() else ())]
     taken = {path.resolve() for path in read if path.is_file()}
     for path, place in zip(written, places, strict=True):
         if place in taken:
@@ -165,7 +168,7 @@ def planned_outputs(live: Live, controls: Controls, fps: float) -> list[Callable
     if live.mqtt is not None:
         from edge_stra.outputs.mqtt import MqttOutput
 
-        plan.append(lambda: MqttOutput(live.mqtt, live.topic))  # type: ignore[arg-type]
+        plan.append(lambda: MqttOutput(live.mqtt, live.topic, tell=say))  # type: ignore[arg-type]
     if live.window:
         from edge_stra.outputs.window import WindowOutput
 
@@ -244,20 +247,22 @@ def stop_after(seconds: float | None, stop: threading.Event) -> Iterator[None]:
 
 def progress_of(source: Source, live: Live) -> Callable[[Summary], None]:
     """A line every few seconds on standard error, rewritten in place on a terminal."""
-    last = time.monotonic()
+    last, counted, wait_s = time.monotonic(), 0, 0.5 if sys.stderr.isatty() else STATUS_S
     terminal = sys.stderr.isatty()
 
     def show(summary: Summary) -> None:
-        nonlocal last
+        nonlocal last, counted, wait_s
         now = time.monotonic()
-        if now - last < (0.5 if terminal else STATUS_S):
+        if now - last < wait_s:
             return
-        last = now
+        rate, last, counted = (summary.frames - counted) / (now - last), now, summary.frames
+        if source.live and not terminal:
+            wait_s = STATUS_LIVE_S
         of = f" of {source.total}" if source.total and not live.loop else ""
         left = ""
         if of and summary.fps > 0:
             left = f", {max(0.0, (source.total or 0) - summary.frames) / summary.fps:.0f} s left"
-        line = f"{summary.frames}{of} frames, {summary.fps:.1f} a second{left}"
+        line = f"{summary.frames}{of} frames, {rate:.1f} a second{left}"
         click.echo(f"\r{line}\x1b[K" if terminal else line, err=True, nl=not terminal)
 
     return show

@@ -52,6 +52,7 @@ class MilvusGallery:
     def __init__(self, address: str, database: str, shown: str, maker: Maker | None, create: bool = True) -> None:
         self.uri = shown
         self._pymilvus = import_pymilvus()
+        self._faults = faults_of(self._pymilvus)
         with self._told():
             self._client = self._pymilvus.MilvusClient(
                 uri=address, db_name=database, timeout=CONNECT_S, dedicated=True, **milvus_credentials()
@@ -146,11 +147,11 @@ class MilvusGallery:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Turns pymilvus' errors into GalleryError."""
+        """Turns pymilvus' errors into GalleryError, and those of grpc that it lets through: a server that is silent."""
         try:
             yield
-        except self._pymilvus.MilvusException as error:
-            text = " ".join(str(error.message or error).split())[:200]
+        except self._faults as error:
+            text = " ".join(said_by(error).split())[:200]
             raise GalleryError(
                 f"{self.uri} can't be used as a gallery: {text}; is it a Milvus server, and up?"
             ) from error
@@ -191,9 +192,9 @@ class MilvusGallery:
         if numbers:
             try:
                 self._client.delete(COLLECTION, ids=numbers, timeout=CALL_S)
-            except self._pymilvus.MilvusException as second:
+            except self._faults as second:
                 raise GalleryError(
-                    f"{error}; {len(numbers)} of the embeddings were kept, and stay: {second}"
+                    f"{error}; {len(numbers)} of the embeddings were kept, and stay: {said_by(second)}"
                 ) from error
 
     def _remove(self, condition: str) -> int:
@@ -210,7 +211,7 @@ class MilvusGallery:
                     f"{self.uri} still holds {left} of {gone} embeddings {CALL_S:.0f} s after; try again"
                 )
         # A server that limits how often it is asked for these compacts by itself, later.
-        with contextlib.suppress(self._pymilvus.MilvusException):
+        with contextlib.suppress(*self._faults):
             self._client.flush(COLLECTION, timeout=CALL_S)
             self._client.compact(COLLECTION, timeout=CALL_S)
         return gone
@@ -247,6 +248,18 @@ def import_pymilvus() -> Any:
         raise MissingError("a milvus:// gallery needs pymilvus; run: pip install 'edge-stra[milvus]'") from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, too
     return pymilvus
+
+
+def faults_of(pymilvus: Any) -> tuple[type[Exception], ...]:
+    """What its calls raise where the server does not do what is asked."""
+    return pymilvus.MilvusException, importlib.import_module("grpc").RpcError
+
+
+def said_by(error: Any) -> str:
+    """What a fault says of itself, whichever of the two it is."""
+    if callable(details := getattr(error, "details", None)):
+        return str(details() or error.code())
+    return str(getattr(error, "message", "") or error)
 
 
 def partition_name(site: str) -> str:

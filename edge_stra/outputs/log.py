@@ -28,8 +28,12 @@ def check_log(path: Path, mode: Mode) -> None:
         return
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} can't be written: it is no ordinary file; name another")
+    if mode == "new" and path.exists():
+        raise OutputError(
+            f"{path} exists already; give --append to go on with it, --overwrite to replace it, or another name"
+        )
     if mode != "append" or not path.exists():
-        check_output(path, overwrite=mode != "new")
+        check_output(path, overwrite=True)
 
 
 class LineFile:
@@ -137,10 +141,10 @@ class JsonlOutput:
 class CsvOutput:
     """One line for each face or person, under a line that names the columns; a scene without any adds none.
 
-    The first row decides the columns: source, frame, time_s, then its fields, those of a mapping as
-    `probabilities.fear` and those of a box as `box_x`, `box_y`, `box_w`, `box_h`. What later rows lack is left empty,
-    what they have besides is left out. Raises what `LineFile` raises, and
-    OutputError for a file to be added to that has other columns.
+    The first row decides the columns: source, frame, time_s, of a live source `at`, then its fields, those of a
+    mapping as `probabilities.fear` and those of a box as `box_x`, `box_y`, `box_w`, `box_h`. What later rows lack is
+    left empty, what they have besides is left out. Raises what `LineFile` raises, and OutputError for a file to be
+    added to that has other columns.
     """
 
     def __init__(self, path: Path, mode: Mode = "new") -> None:
@@ -151,12 +155,7 @@ class CsvOutput:
     def write(self, scene: Scene) -> None:
         text = ""
         for row in scene.rows:
-            flat: dict[str, Any] = {
-                "source": scene.source,
-                "frame": scene.index,
-                "time_s": round(scene.time_s, 3),
-                **flattened(row),
-            }
+            flat: dict[str, Any] = {**scene.place(), **flattened(row)}
             if not self._columns:
                 text = self._begin(list(flat))
             text += csv_line([flat.get(name, "") for name in self._columns])

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,14 +28,18 @@ class MqttOutput:
 
     url: mqtt://user@host:1883 or mqtts://host:8883; the password comes from EDGE_STRA_MQTT_PASSWORD. TOPIC takes the
     events (QoS 1), TOPIC/status the retained words "online" and "offline", the latter from the broker itself where the
-    app dies. A broker that goes away later is connected to again, and never holds the app up. Raises MissingError
-    without paho-mqtt, OutputError for a wrong URL or topic and for a broker that can't be reached at the start.
+    app dies. A broker that goes away later is connected to again, and never holds the app up; `tell` takes a line when
+    it goes, when it refuses to come back, and when it is back. Raises MissingError without paho-mqtt, OutputError for a
+    wrong URL or topic and for a broker that can't be reached at the start.
     """
 
-    def __init__(self, url: str, topic: str, every_s: float = 1.0) -> None:
+    def __init__(
+        self, url: str, topic: str, every_s: float = 1.0, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
         host, port, user, secure = parse_url(url)
         check_topic(topic)
-        self.topic, self.every_s, self.dropped = topic, every_s, 0
+        self.topic, self.every_s, self.dropped, self.tell = topic, every_s, 0, tell
+        self._told_dropped, self._away, self._closing = 0, "", False
         self._seen: list[tuple[str, str]] = []
         self._sent_s = -float("inf")
         self._last: Any = None
@@ -42,8 +47,8 @@ class MqttOutput:
         self._refusal: str | None = None
         self._client = make_client(user, secure)
         self._client.will_set(f"{topic}/status", "offline", qos=1, retain=True)
-        self._client.on_connect = self._on_connect
-        where = f"the MQTT broker {host}:{port}"
+        self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
+        self._where = where = f"the MQTT broker {host}:{port}"
         try:
             self._client.connect(host, port, keepalive=30)
         except (OSError, ValueError) as error:
@@ -60,9 +65,25 @@ class MqttOutput:
         """Runs in paho's thread, at each connection."""
         if not reason.is_failure:
             client.publish(f"{self.topic}/status", "online", qos=0, retain=True)  # QoS 1 would wait behind a full queue
+            if self._away:
+                lost, self._told_dropped, self._away = self.dropped - self._told_dropped, self.dropped, ""
+                self.tell(f"{self._where} is back; {lost} events were dropped meanwhile")
         elif not self._answered.is_set():
             self._refusal = str(reason)
+        else:
+            self._miss(f"refuses this client: {reason}; see {PASSWORD_VARIABLE}")
         self._answered.set()
+
+    def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        """Runs in paho's thread; paho then tries to connect again."""
+        if self._answered.is_set() and self._refusal is None and not self._closing and not self._away:
+            self._miss(f"is away ({reason}); the first {MAX_QUEUED} events wait for it, later ones are dropped")
+
+    def _miss(self, how: str) -> None:
+        """Tells once of each way in which the broker is missed."""
+        if how != self._away:
+            self.tell(f"{self._where} {how}")
+        self._away = how
 
     def write(self, scene: Scene) -> None:
         seen = sorted((str(row.get("track")), str(row.get("label", row.get("identity")))) for row in scene.rows)
@@ -85,6 +106,7 @@ class MqttOutput:
         self._end()
 
     def _end(self) -> None:
+        self._closing = True
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -89,6 +89,7 @@ def file_handler(path: Path) -> Handler:
 def guard(access: Access) -> Any:
     """The middleware that lets nobody through without right."""
     asking = (PAGE / "token.html").read_bytes()
+    wrong = asking.replace(b"<!-- wrong -->", b'<p class="hint" role="alert">That is not the token.</p>')
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -103,7 +104,8 @@ def guard(access: Access) -> Any:
         if knows or request.path in PUBLIC or access.admits(request.headers, request.cookies):
             return await handler(request)
         if request.path == "/":
-            return web.Response(body=asking, status=401, content_type="text/html", charset="utf-8")
+            body = wrong if "token" in request.query else asking
+            return web.Response(body=body, status=401, content_type="text/html", charset="utf-8")
         return web.json_response(
             {"error": "the token is missing or wrong; give it as ?token=... or as Authorization: Bearer ..."},
             status=401,
