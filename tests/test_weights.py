@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -370,3 +372,29 @@ def test_the_twins_load_and_are_none_of_the_shipped(name: str) -> None:
     load_model(name, str(path))
     shipped = shipped_weights(name)
     assert shipped is None or shipped.read_bytes() != path.read_bytes()
+
+
+def test_the_script_averages_files_of_one_model(tmp_path: Path, live: Callable[..., nn.Module]) -> None:
+    files = []
+    for index in range(3):
+        model = live(create_model(NAME), (4, 3, 88, 88))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + index)
+        save_weights(model, tmp_path / f"{index}.safetensors", name=NAME)
+        files.append(tmp_path / f"{index}.safetensors")
+    script, out = Path(__file__).parents[1] / "scripts" / "average_weights.py", tmp_path / "mean.safetensors"
+
+    def average(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), *map(str, files), "--out", str(out), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    key, parts = "features.17.conv.3.value.weight", [read_weights(file) for file in files]
+    for words, shares in (((), (1 / 3, 1 / 3, 1 / 3)), (("--shares", 0.5, 0.5, 0), (0.5, 0.5, 0.0))):
+        assert average(*words).returncode == 0
+        expected = sum(share * part[key] for share, part in zip(shares, parts, strict=True))
+        assert torch.allclose(read_weights(out)[key], torch.as_tensor(expected), rtol=1e-6)
+    out.unlink()
+    refused = average("--shares", 0.5, 0.6, 0)
+    assert refused.returncode == 1 and "with the sum 1" in refused.stderr and "Traceback" not in refused.stderr
+    assert not out.exists()
