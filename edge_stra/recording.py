@@ -28,6 +28,7 @@ class SwitchedRecording:
         wanted = self.controls.recording
         try:
             if wanted and self.output is None:
+                self.controls.notice = ""
                 self.path = self.new_path()
                 self.output = self.create(self.path)
                 self.tell(f"recording to {self.path}")
@@ -36,8 +37,9 @@ class SwitchedRecording:
             if self.output is not None:
                 self.output.write(scene)
         except (OutputError, DataError, OSError) as error:
+            self.controls.notice = f"recording stopped: {error}"
             self.controls.change({"recording": False})
-            self.tell(f"recording stopped: {error}")
+            self.tell(self.controls.notice)
             output, self.output = self.output, None
             if output is not None:
                 output.close()

@@ -137,7 +137,8 @@ class Controls:
     """What may be changed while an app runs, by any thread; the app reads a `snapshot` for each frame.
 
     threshold: least probability that names an expression, or largest distance that names a person, within
-    `threshold_range`. attention is None where the model carries no mode attention to show. `stop` ends the app.
+    `threshold_range`. attention is None where the model carries no mode attention to show. notice: why the app changed
+    one of them by itself, for whoever watches. `stop` ends the app.
     """
 
     threshold: float
@@ -147,6 +148,7 @@ class Controls:
     recording: bool = False
     privacy: bool = False
     attention: bool | None = None
+    notice: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -161,6 +163,7 @@ class Controls:
                 "recording": self.recording,
                 "privacy": self.privacy,
                 "attention": self.attention,
+                "notice": self.notice,
             }
 
     def change(self, settings: Mapping[str, Any]) -> None:

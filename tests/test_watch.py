@@ -218,7 +218,7 @@ def test_a_full_disk_switches_recording_off_and_nothing_else(tmp_path: Path) -> 
         recording.write(scene(index))
     recording.close()
     assert not controls.recording and kept.closed == 1 and len(kept.scenes) == 1
-    assert "is full" in told[-1]
+    assert "is full" in told[-1] and controls.snapshot()["notice"] == told[-1]
 
 
 def test_a_folder_that_can_t_be_entered_switches_recording_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

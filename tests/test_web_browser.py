@@ -220,6 +220,17 @@ def test_a_refused_wish_is_told_and_taken_back(live: Any, opened: Any) -> None:
     assert page.get_by_label("Model").input_value() == "small" == controls.model
 
 
+def test_what_the_app_changed_by_itself_is_told(live: Any, opened: Any) -> None:
+    controls = Controls(0.4, recording=True)
+    page = opened(live(controls).output.url)
+    until(page, "document.getElementById('record').getAttribute('aria-pressed') === 'true'")
+    assert page.locator("#notice").is_hidden()
+    controls.notice = "recording stopped: the disk is full"
+    controls.change({"recording": False})
+    page.wait_for_selector("#notice:visible")
+    assert page.locator("#notice").inner_text() == "recording stopped: the disk is full"
+
+
 def test_the_token_is_asked_for_once(live: Any, opened: Any) -> None:
     app = live(Controls(0.4), token=TOKEN)
     page = opened(app.output.url, quiet=False)  # 401 on the way
@@ -252,6 +263,48 @@ def test_a_lost_connection_is_told_and_mended(live: Any, opened: Any) -> None:
     again.pause.set()
     page.wait_for_selector("#stale:visible")
     assert "No new picture" in page.locator("#stale").inner_text()
+
+
+def test_a_connection_that_falls_silent_is_given_up(live: Any, opened: Any) -> None:
+    """As where a plug was pulled: the socket stays open and nothing comes."""
+    app = live(Controls(0.4))
+    page = opened(app.output.url, quiet=False)
+    page.wait_for_selector(".card h3")
+    page.route_web_socket("**/events", lambda socket: None)
+    page.reload()
+    page.wait_for_selector("#lost:visible", timeout=20_000)
+    until(page, "document.getElementById('lost-next').textContent.startsWith('Trying again in')")
+
+
+def test_after_a_stall_the_pictures_are_asked_for_again(live: Any, opened: Any) -> None:
+    app, asked = live(Controls(0.4)), []
+    page = opened(app.output.url)
+    page.wait_for_selector(".card h3")
+    page.on("request", lambda request: asked.append(request.url) if "stream.mjpg" in request.url else None)
+    app.pause.set()
+    page.wait_for_selector("#stale:visible")
+    page.wait_for_timeout(500)
+    assert not asked
+    app.pause.clear()
+    page.wait_for_selector("#stale", state="hidden")
+    until(page, lambda: len(asked) == 1)
+
+
+def test_who_tries_at_once_gets_one_connection(live: Any, opened: Any) -> None:
+    app, held = live(Controls(0.4)), []
+    page = opened(app.output.url, quiet=False)
+    page.wait_for_selector(".card h3")
+    page.route("**/api/status", held.append)
+    app.stop.set()
+    app.output.close()
+    until(page, lambda: len(held) == 1)
+    again = live(Controls(0.7), port=app.output.port)
+    page.click("#retry")
+    page.wait_for_selector("#lost", state="hidden")
+    until(page, lambda: len(again.output.hub.clients) == 2)
+    held[0].abort()
+    page.wait_for_timeout(2000)  # the first of the waits is 0.6 s at most
+    assert len(again.output.hub.clients) == 2
 
 
 def test_a_page_in_the_background_takes_no_pictures(live: Any, opened: Any) -> None:

@@ -5,12 +5,14 @@ import { showTimeline } from "/timeline.js";
 import { byId, clock } from "/words.js";
 
 const STALE_MS = 3000;
+const DEAD_MS = 10000; // the app tells its status every second: so long without a word there is nobody at the other end
 const WAITS_MS = [500, 1000, 2000, 4000, 8000];
 const picture = byId("picture");
 let socket = null;
 let failures = 0;
 let timer = 0;
 let sceneAt = 0;
+let heardAt = 0;
 let streams = 0;
 
 function connect() {
@@ -19,19 +21,24 @@ function connect() {
   socket = opened;
   opened.onopen = () => {
     failures = 0;
-    sceneAt = performance.now();
+    sceneAt = heardAt = performance.now();
     lost(false);
     watch();
   };
-  opened.onmessage = (event) => hear(JSON.parse(event.data));
+  opened.onmessage = (event) => {
+    if (opened === socket) hear(JSON.parse(event.data));
+  };
   opened.onclose = () => {
     if (opened === socket) disconnected();
   };
 }
 
 function hear(news) {
+  heardAt = performance.now();
   if (news.kind === "scene") {
-    sceneAt = performance.now();
+    // After a stall the app may have given up the stream of pictures, which nothing else would tell.
+    if (heardAt - sceneAt > STALE_MS) watch();
+    sceneAt = heardAt;
     const faces = news.rows.some((row) => row.probabilities);
     if (news.rows.length) showTask(faces);
     showCards(news);
@@ -44,10 +51,12 @@ function hear(news) {
 }
 
 async function disconnected() {
+  const closed = socket;
   lost(true);
   // The handshake does not tell why it failed: where the token is no longer known, the page must ask for it.
   const answer = await fetch("/api/status").catch(() => null);
   if (answer && answer.status === 401) return location.reload();
+  if (closed !== socket) return; // "Try now" was quicker
   const wait = WAITS_MS[Math.min(failures++, WAITS_MS.length - 1)] * (0.8 + 0.4 * Math.random());
   countDown(performance.now() + wait);
 }
@@ -95,12 +104,18 @@ function showStatus(status) {
 setInterval(() => {
   const silent = performance.now() - sceneAt;
   const live = socket !== null && socket.readyState === WebSocket.OPEN;
+  if (live && performance.now() - heardAt > DEAD_MS) {
+    // A plug that was pulled or a network that was left says no goodbye.
+    socket.onclose = null;
+    socket.close();
+    return disconnected();
+  }
   byId("stale").hidden = !live || silent < STALE_MS;
   byId("stale").textContent = `No new picture for ${Math.floor(silent / 1000)} s`;
 }, 500);
 byId("retry").addEventListener("click", () => {
   failures = 0;
-  if (socket.readyState === WebSocket.CLOSED) connect();
+  if (socket.readyState >= WebSocket.CLOSING) connect();
 });
 document.addEventListener("visibilitychange", watch);
 window.addEventListener("offline", () => tell("This device is offline."));

@@ -12,6 +12,8 @@ let noticeTimer = 0;
 /** Shows a snapshot of the app's settings. */
 export function showSettings(snapshot) {
   const { kind, ...news } = snapshot;
+  const ended = settings.recording && !news.recording;
+  if (news.notice && (ended || news.notice !== settings.notice)) tell(news.notice);
   Object.assign(settings, news);
   const slider = byId("threshold");
   const [low, high] = settings.threshold_range;
