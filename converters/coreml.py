@@ -13,6 +13,7 @@ alias").
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,14 @@ def weights_of(program: Any) -> Path:
     return Path(program.weights_dir) / "weight.bin"
 
 
-def describe(description: Any, spec: ModelSpec, quantize: str, ios: int) -> None:
-    """Writes the metadata into a ModelDescription."""
+def describe(description: Any, spec: ModelSpec, quantize: str, ios: int, program_sha256: str) -> None:
+    """Writes the metadata into a ModelDescription.
+
+    With the program's hash in it a gallery can be bound to specification and weights alone, which compiling on the
+    phone keeps: scales of activations are in neither.
+    """
     size, pixels = "x".join(map(str, spec.input.size_hw)), spec.input
-    inner = inner_spec(spec, "coreml", quantize) | {"ios": ios}
+    inner = inner_spec(spec, "coreml", quantize) | {"ios": ios, "program_sha256": program_sha256}
     metadata = description.metadata
     metadata.author, metadata.versionString, metadata.license = "edge-stra", __version__, LICENCE
     metadata.shortDescription = f"{DESCRIPTIONS[spec.task]} {spec.name}, {quantize}, for iOS {ios} and later."
@@ -155,7 +160,8 @@ def convert(
             program = quantize_activations(program, measure(program.get_spec(), weights_of(program), pictures))
         program = compress_weights(program, quantize)
     model = program.get_spec()
-    describe(model.description, spec, quantize, ios)
     if spec.labels:
         name_logits(model.mlProgram)
+    digest = hashlib.sha256(model.mlProgram.SerializeToString(deterministic=True)).hexdigest()
+    describe(model.description, spec, quantize, ios, digest)
     write_package(out, model, weights_of(program))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -197,6 +198,21 @@ def test_equal_input_gives_equal_bytes(packages: Packages, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_packages_of_other_calibrations_are_told_apart_by_weights_and_specification(
+    packages: Packages, tmp_path: Path
+) -> None:
+    """All that an app on a phone can hash once the package is compiled; a gallery is bound to it."""
+    other = tmp_path / "other.mlpackage"
+    convert(network_of(FER), get_spec(FER), "w8a8", other, inputs=drawn(FER, 2, seed=99))
+    first = packages(FER, "w8a8")
+    weights = [next(path.rglob("weight.bin")).read_bytes() for path in (first, other)]
+    inner = [json.loads(open_package(path).metadata["edge_stra.json"]) for path in (first, other)]
+    assert weights[0] == weights[1], "else the weights alone would do"
+    assert inner[0].pop("program_sha256") != inner[1].pop("program_sha256")
+    assert inner[0] == inner[1]
+
+
 def test_int8_where_it_should_be(packages: Packages) -> None:
     function = open_package(packages(FER, "w8a8")).function
     kinds = Counter(op.kind for op in function.operations)

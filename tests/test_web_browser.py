@@ -294,7 +294,7 @@ def test_who_tries_at_once_gets_one_connection(live: Any, opened: Any) -> None:
     app, held = live(Controls(0.4)), []
     page = opened(app.output.url, quiet=False)
     page.wait_for_selector(".card h3")
-    page.route("**/api/status", held.append)
+    page.route("**/api/status", lambda route: held.append(route))
     app.stop.set()
     app.output.close()
     until(page, lambda: len(held) == 1)

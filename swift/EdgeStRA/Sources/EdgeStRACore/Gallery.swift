@@ -102,7 +102,10 @@ public struct Gallery: Equatable, Sendable {
 
     static func check(name: String) throws {
         let scalars = name.unicodeScalars
-        let printable = !scalars.contains { CharacterSet.controlCharacters.contains($0) }
+        // Not CharacterSet.controlCharacters, which holds the joiners of Persian, Indic and emoji names, too.
+        let printable = !scalars.contains {
+            [.control, .lineSeparator, .paragraphSeparator].contains($0.properties.generalCategory)
+        }
         guard (1...maxNameLength).contains(scalars.count), printable,
             !name.trimmingCharacters(in: .whitespaces).isEmpty
         else {

@@ -99,10 +99,12 @@ final class GalleryTests: XCTestCase {
         assertRefused("must have 2 numbers, but has 3") { try gallery.add([1, 0, 0], to: "Ada") }
         assertRefused("finite length above 0") { try gallery.add([0, 0], to: "Ada") }
         assertRefused("finite length above 0") { try gallery.add([.nan, 0], to: "Ada") }
-        for name in ["", "  ", "a\nb", String(repeating: "x", count: 65)] {
+        for name in ["", "  ", "a\nb", "a\u{2028}b", String(repeating: "x", count: 65)] {
             assertRefused("1 to 64 printable characters") { try gallery.add([1, 0], to: name) }
         }
         XCTAssertEqual(gallery, before)
+        var joined = gallery
+        XCTAssertNoThrow(try joined.add([1, 0], to: "a\u{200C}b"), "joiners are letters of some languages' names")
         assertRefused("must have 2 numbers") { try gallery.match([1], threshold: 1) }
         for threshold in [-0.1, 2.1, .nan] {
             assertRefused("a distance from 0 to 2") { try gallery.match([1, 0], threshold: threshold) }

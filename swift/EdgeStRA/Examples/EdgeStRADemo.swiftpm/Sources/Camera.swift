@@ -62,11 +62,9 @@ final class Camera: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unc
     }
 
     private func upright(_ connection: AVCaptureConnection, mirrored: Bool) {
-        if #available(iOS 17, *) {
-            if connection.isVideoRotationAngleSupported(90) { connection.videoRotationAngle = 90 }
-        } else if connection.isVideoOrientationSupported {
-            connection.videoOrientation = .portrait
-        }
+        // Deprecated since iOS 17, and still the one that knows how a sensor sits: an angle counts from the sensor, and
+        // not all of them are turned by 90 degrees.
+        if connection.isVideoOrientationSupported { connection.videoOrientation = .portrait }
         if connection.isVideoMirroringSupported {
             connection.automaticallyAdjustsVideoMirroring = false
             connection.isVideoMirrored = mirrored

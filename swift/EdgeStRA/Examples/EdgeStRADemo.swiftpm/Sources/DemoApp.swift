@@ -57,7 +57,10 @@ struct DemoView: View {
         VStack {
             HStack {
                 TextField("Name of the largest person", text: $newName)
-                Button("Remember") { Task { await state.remember(newName) } }
+                Button("Remember") {
+                    let name = newName.trimmingCharacters(in: .whitespacesAndNewlines)  // keyboards add a space
+                    Task { await state.remember(name) }
+                }
             }
             HStack {
                 Text(String(format: "Unknown above %.2f", state.threshold)).font(.footnote)

@@ -65,7 +65,7 @@ final class DemoState: ObservableObject {
                 (shown, problems[.frame]) = (found, nil)
             } catch {
                 guard self.recognition === recognition else { continue }
-                problems[.frame] = error.localizedDescription
+                (shown, problems[.frame]) = ([], error.localizedDescription)  // old boxes belong to old pictures
             }
             frameSize = CGSize(width: CVPixelBufferGetWidth(frame.buffer), height: CVPixelBufferGetHeight(frame.buffer))
             count(frame)

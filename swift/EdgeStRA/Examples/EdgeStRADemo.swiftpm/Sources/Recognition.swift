@@ -21,7 +21,9 @@ actor Recognition {
     private var faces: [(box: Box, state: Smoothed)] = []
     private var gallery: Gallery?
     private let galleryFile: URL?
+    private static let freshS = 2.0  // after which a person of the last frame may have left
     private var lastEmbedding: [Float]?
+    private var lastSeen = Date.distantPast
 
     init(_ loaded: LoadedModel) throws {
         guard loaded.specification.model.task == "reid" else {
@@ -60,9 +62,10 @@ actor Recognition {
             let found = try await predictor.predict(frame.buffer, faces: try detectFaces(frame.buffer))
             return try steady(found, frame.timeS)
         case .people(let embedder):
+            lastEmbedding = nil  // also where this frame fails
             let boxes = try detectPeople(frame.buffer)
             let embeddings = try await embedder.embed(frame.buffer, people: boxes)
-            lastEmbedding = embeddings.first  // of the largest person
+            (lastEmbedding, lastSeen) = (embeddings.first, Date())  // of the largest person
             return try zip(boxes, embeddings).enumerated().map { id, person in
                 let match = try gallery?.match(person.1, threshold: threshold)
                 let text = match.map { String(format: "%@ %.2f", $0.name, $0.distance) } ?? "unknown"
@@ -89,7 +92,7 @@ actor Recognition {
 
     /// Adds the largest person of the last frame to the gallery, and writes it.
     func remember(_ name: String) throws {
-        guard let lastEmbedding else {
+        guard let lastEmbedding, Date().timeIntervalSince(lastSeen) < Recognition.freshS else {
             throw EdgeStRAError.data(
                 "a person must be in the picture to be remembered, but none is; step back a little")
         }
