@@ -55,6 +55,18 @@ class App:
     rows: Callable[[float], list[dict[str, Any]]]
     stop: threading.Event = field(default_factory=threading.Event)
     pause: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def end(self) -> None:
+        """Its thread first: a scene that is written to a closed page is an error."""
+        self.stop.set()
+        if self.thread is not None:
+            self.thread.join()
+        self.output.close()
 
     def run(self) -> None:
         index = 0
@@ -72,7 +84,7 @@ class App:
 @pytest.fixture
 def live() -> Iterator[Callable[..., App]]:
     """A function: (controls, rows, token) -> a running app, stopped at the test's end."""
-    running: list[tuple[App, threading.Thread]] = []
+    running: list[App] = []
 
     def start(
         controls: Controls,
@@ -81,16 +93,13 @@ def live() -> Iterator[Callable[..., App]]:
         port: int = 0,
     ) -> App:
         app = App(WebOutput(controls, "127.0.0.1", port, token), rows)
-        thread = threading.Thread(target=app.run)
-        thread.start()
-        running.append((app, thread))
+        app.start()
+        running.append(app)
         return app
 
     yield start
-    for app, thread in running:
-        app.stop.set()
-        thread.join()
-        app.output.close()
+    for app in running:
+        app.end()
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +260,7 @@ def test_a_lost_connection_is_told_and_mended(live: Any, opened: Any) -> None:
     app = live(Controls(0.4))
     page = opened(app.output.url, quiet=False)
     page.wait_for_selector(".card h3")
-    app.stop.set()
-    app.output.close()
+    app.end()
     page.wait_for_selector("#lost:visible")
     assert page.locator("#lost").get_attribute("role") == "alert"
     until(page, "document.getElementById('lost-next').textContent.startsWith('Trying again in')")
@@ -295,8 +303,7 @@ def test_who_tries_at_once_gets_one_connection(live: Any, opened: Any) -> None:
     page = opened(app.output.url, quiet=False)
     page.wait_for_selector(".card h3")
     page.route("**/api/status", lambda route: held.append(route))
-    app.stop.set()
-    app.output.close()
+    app.end()
     until(page, lambda: len(held) == 1)
     again = live(Controls(0.7), port=app.output.port)
     page.click("#retry")
