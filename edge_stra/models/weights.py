@@ -103,8 +103,9 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         parts = [f"{len(missing)} tensors missing ({missing[0]})"] if missing else []
         parts += [f"{len(unknown)} unknown ({unknown[0]})"] if unknown else []
         parts += [f"{len(shapes)} of another shape ({shapes[0]})"] if shapes else []
+        labels = ", or of other labels (`export --spec`)" if any(s.startswith("head.linear") for s in shapes) else ""
         raise ModelError(
-            f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture?"
+            f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture{labels}?"
         )
     check_finite(state, path)
     model.load_state_dict({k: state.get(k, own[k]).to(own[k].dtype) for k in own})
