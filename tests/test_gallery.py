@@ -291,6 +291,7 @@ def test_uris_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert same_place("g.db", name)
     assert open_and_count("g.db") == 4
     assert same_place("milvus://h", "milvus://H:19530/default")
+    assert not same_place("postgres://h?password=x", "postgres://h?password=x"), "opening it says what it is not"
     assert not same_place("g.db", "h.db") and not same_place("milvus://h", "milvus://h/other")
 
 

@@ -83,13 +83,14 @@ def milvus_credentials() -> dict[str, str]:
 
 
 def same_place(first: str, second: str) -> bool:
-    """Whether two URIs name one gallery, however they are written."""
+    """Whether two URIs name one gallery, however they are written; never for what is no gallery's."""
 
-    def place(uri: str) -> str:
+    def place(uri: str) -> str | None:
         if (file := sqlite_path(uri)) is not None:
             return str(file.resolve())
         if uri.partition("://")[0] in ("milvus", "milvuss"):
             return milvus_address(uri)[2].partition("://")[2].removesuffix("/default")
-        return f"{uri} {object()}"  # no gallery: opening it says so
+        return None
 
-    return place(first) == place(second)
+    named = place(first)
+    return named is not None and named == place(second)
