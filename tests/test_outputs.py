@@ -487,11 +487,15 @@ def test_mqtt_comes_back_and_its_end_is_told(broker: Broker) -> None:
     output.write(scene(300, rows=[]))
     output.close()
     wait_until(lambda: broker.status()[-1] == "offline")
+    wait_until(lambda: output.dropped + len(broker.events()) >= 300)  # the word, of QoS 0, may overtake events
     frames = [event["frame"] for event in broker.events()]
     assert frames == sorted(set(frames))
     assert 0 < output.dropped < 299
+    wait_until(lambda: len(told) >= 2)
     assert [line.split(f"{broker.port} ")[1].split(" ")[:2] for line in told] == [["is", "away"], ["is", "back;"]], told
-    assert 0 < int(told[1].split("; ")[1].split()[0]) <= output.dropped
+    assert (
+        0 <= int(told[1].split("; ")[1].split()[0]) <= output.dropped
+    )  # 0 where it was back before the queue was full
     assert output.dropped + len(frames) == 300  # the last one too, where the queue was still full
 
 
