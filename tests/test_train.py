@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -195,6 +196,51 @@ def test_the_best_epoch_is_of_the_last_size(faces: Path, monkeypatch: pytest.Mon
     kept = read_weights(faces / "out" / "best.safetensors")
     assert all(torch.equal(kept[key], averages[2][key]) for key in kept)
     assert not torch.equal(kept["head.linear.weight"], averages[3]["head.linear.weight"])
+
+
+def step_watched(run: Run, rate: float = 0.01) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+    """One step by gradient descent at `rate`; of each pass: weights before it [n], gradients [n], loss."""
+    run.prepare(0)
+    seen, find = [], run.find_gradients
+
+    def watched(inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        before = flat(run.learner.parameters())
+        parts = find(inputs, labels)
+        seen.append((before, flat(p.grad for p in run.learner.parameters()), float(sum(parts.values()).detach())))
+        return parts
+
+    run.find_gradients = watched  # type: ignore[method-assign]
+    run.step(torch.arange(8), 0, 1)
+    return seen
+
+
+def flat(tensors: Iterable[torch.Tensor | None]) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten().clone() for tensor in tensors if tensor is not None])
+
+
+def descent(faces: Path, rho: float, dropout: float = 0.2) -> Run:
+    changes = {"optimizer": "sgd", "momentum": 0.0, "precision": "fp32", "dropout": dropout, "sam_rho": rho}
+    return run_of(small("fer", schedule={"kind": "steps"}, learning_rate=0.01, **changes), faces, faces / "out")
+
+
+def test_a_sharpness_aware_step_takes_the_gradient_found_uphill(faces: Path) -> None:
+    run = descent(faces, rho=0.1)
+    (start, first, _), (moved, second, _) = step_watched(run)
+    torch.testing.assert_close(moved - start, 0.1 * first / first.norm(), atol=1e-7, rtol=1e-3)
+    assert not torch.allclose(second, first, rtol=0.01)
+    torch.testing.assert_close(flat(run.learner.parameters()), start - 0.01 * second, atol=1e-7, rtol=1e-5)
+
+
+def test_norms_keep_the_statistics_of_the_weights_themselves(faces: Path) -> None:
+    plain, aware = descent(faces, rho=0.0), descent(faces, rho=0.5)
+    assert [len(step_watched(run)) for run in (plain, aware)] == [1, 2]
+    assert torch.equal(flat(plain.learner.buffers()), flat(aware.learner.buffers()))
+
+
+def test_both_passes_of_a_sharpness_aware_step_see_the_same(faces: Path) -> None:
+    (_, slope, first), (_, slope_again, second) = step_watched(descent(faces, rho=1e-20, dropout=0.5))
+    assert first == second
+    torch.testing.assert_close(slope_again, slope)
 
 
 @pytest.mark.parametrize(("position", "decay"), [(0, 0.1), (200, 0.9)])  # (1 + p) / (10 + p), then the recipe's

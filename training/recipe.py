@@ -89,6 +89,7 @@ class Recipe:
     teacher_share: float = 0.0  # of the target: what `--teacher` says; the label is the rest of it; fer alone
     dropout: float = 0.0
     ema_decay: float = 0.0  # 0: no moving average
+    sam_rho: float = 0.0  # how far SAM looks uphill; 0: not at all (training/sharpness.py)
     precision: str = "bf16"  # bf16: mixed, weights in float32 | fp32
     quantized: bool = False  # quantization-aware: int8 weights and activations in the forward pass
     note: str = ""

@@ -22,6 +22,7 @@ from edge_stra.training.augment import augment_batch, draw, mix_pairs
 from edge_stra.training.distributed import World, average_over, share_norms
 from edge_stra.training.qat import plain_state
 from edge_stra.training.recipe import Recipe, Schedule, parse_recipe
+from edge_stra.training.sharpness import uphill
 from edge_stra.training.tasks import Learner, Task, normalise
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -187,6 +188,14 @@ class Run:
         if self.world.size > 1:
             self.forward = DistributedDataParallel(self.learner, forward_sync_buffers=False)
 
+    def find_gradients(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """One forward and backward pass; returns the parts of the loss."""
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            outputs = self.forward(inputs)
+        parts = self.task.loss(outputs, labels, self.world)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return parts
+
     def step(self, chosen: Tensor, position: int, steps: int) -> dict[str, float]:
         """One step on the pictures `chosen` [batch]; returns the parts of the loss and the learning rate."""
         recipe, world = self.recipe, self.world
@@ -204,10 +213,11 @@ class Run:
         inputs = normalise(augment_batch(pixels, size, draws), self.task.spec.input)
         if recipe.augment.mix:
             inputs, labels = mix_pairs(inputs, draws.mix), mix_pairs(labels, draws.mix)
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            outputs = self.forward(inputs)
-        parts = self.task.loss(outputs, labels, world)
-        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        parts = self.find_gradients(inputs, labels)
+        if recipe.sam_rho:
+            torch.manual_seed(step_seed + world.rank * 7_919)  # the same dropout in both passes
+            with uphill(self.learner, recipe.sam_rho):
+                self.find_gradients(inputs, labels)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(recipe.ema_decay, (1 + position) / (10 + position))
