@@ -31,7 +31,7 @@ from edge_stra.bench_probe import ask, drawn_input, unmeasured
 from edge_stra.bench_text import percent
 from edge_stra.doctor import describe_cpu, describe_delegate
 from edge_stra.quiet import quiet_tools
-from edge_stra.runtime import Predictor
+from edge_stra.runtime import make_predictor
 from edge_stra.spec import ArtifactError, DataError
 
 LEAST_RUNS = 10  # below, a p90 is one run
@@ -185,7 +185,7 @@ def bench(
     artifacts = [open_artifact(path) for path in chosen]
     before = bench_machine.snapshot()
     with quiet_tools():
-        predictors = [Predictor(artifact, threads) for artifact in artifacts]
+        predictors = [make_predictor(artifact, threads) for artifact in artifacts]
     work = [partial(predictor, drawn_input(predictor.spec)) for predictor in predictors]
     interleave(work, warm_up)
     warm = bench_machine.snapshot()
@@ -193,15 +193,16 @@ def bench(
     after = bench_machine.snapshot()
     rows = [
         describe(artifact, name, times[:, column], times[:, 0] if baseline and column else None)
+        | {"runtime": with_version(predictor.runtime_name)}
         | look_inside(artifact, threads, probe)
-        for column, (artifact, name) in enumerate(zip(artifacts, labels(chosen), strict=True))
+        for column, (artifact, name, predictor) in enumerate(zip(artifacts, labels(chosen), predictors, strict=True))
     ]
     machine = bench_machine.find_warnings(before, warm, after, times.size)
     return {
         "edge_stra": __version__,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": {"threads": threads, "runs": runs, "warm_up": warm_up, "baseline": baseline and rows[0]["name"]},
-        "conditions": describe_conditions(predictors[0].runtime_name) | bench_machine.describe(before, warm, after),
+        "conditions": describe_conditions() | bench_machine.describe(before, warm, after),
         "warnings": machine + find_warnings(rows, threads),
         "artifacts": rows,
     }
@@ -224,25 +225,27 @@ def describe(artifact: Artifact, name: str, times: Milliseconds, base: Milliseco
 
 def look_inside(artifact: Artifact, threads: int, probe: Probe) -> dict[str, Any]:
     """What is not told from runs: the delegate's parts, and what processes of their own measure."""
+    load = probe("load", artifact.path, threads)
+    if artifact.target != "tflite":
+        none = unmeasured("only of .tflite files")
+        return {"delegate": none, "load": load, "operators": none}
     try:
         delegate = describe_delegate(artifact.path)
     except ArtifactError as error:  # it was loaded before: only the listing of nodes can fail
         delegate = unmeasured(str(error))
-    return {
-        "delegate": delegate,
-        "load": probe("load", artifact.path, threads),
-        "operators": probe("operators", artifact.path, threads),
-    }
+    return {"delegate": delegate, "load": load, "operators": probe("operators", artifact.path, threads)}
 
 
-def describe_conditions(runtime: str) -> dict[str, Any]:
+def with_version(runtime: str) -> str:
+    """A runtime's name with its version, where it is a package's and does not say it itself."""
     try:
-        version = metadata.version(runtime)
+        return f"{runtime} {metadata.version(runtime)}"
     except metadata.PackageNotFoundError:
-        version = None
+        return runtime
+
+
+def describe_conditions() -> dict[str, Any]:
     return {
-        "runtime": runtime,
-        "runtime_version": version,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": describe_cpu(),
@@ -252,6 +255,7 @@ def describe_conditions(runtime: str) -> dict[str, Any]:
 def find_warnings(rows: list[dict[str, Any]], threads: int) -> list[str]:
     """Noise and drift of each artifact, and comparisons that are not of like with like."""
     found = [line for row in rows for line in noise_warnings(row["name"], Timing(**row["timing"]))]
+    found += [f"load time and memory of {r['name']}: {r['load']['note']}" for r in rows if not r["load"]["measured"]]
     cores = describe_cpu()["cores"]
     if cores and threads > cores:
         found.append(f"{threads} threads share {cores} cores: they wait for each other")

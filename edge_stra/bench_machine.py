@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")  # a folder policyN for each group of cores that share a clock
 THERMAL = Path("/sys/class/thermal")
 # Bits of `vcgencmd get_throttled`; those from 16 on say the same of the time since boot.
 # https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
@@ -27,7 +27,7 @@ MOST_PREEMPTED = 0.1  # times that the system took the CPU away, for each timed 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment. load: processes over the last minute; mhz: of CPU 0; throttled: the bits; preempted: a counter."""
+    """One moment. load: processes over the last minute; mhz: of the fastest core; throttled: bits; preempted: a counter."""
 
     load: float | None
     mhz: float | None
@@ -48,9 +48,12 @@ def read_load() -> float | None:
 
 
 def read_mhz(name: str, folder: Path = CPUFREQ) -> float | None:
-    """A frequency file holds kHz."""
-    text = read_text(folder / name)
-    return int(text) / 1000 if text and text.isdigit() else None
+    """The highest of all cores: idle ones, and the small ones of a big.LITTLE, run slower. Files hold kHz."""
+    return max((int(text) / 1000 for text in read_policies(name, folder) if text.isdigit()), default=None)
+
+
+def read_policies(name: str, folder: Path = CPUFREQ) -> list[str]:
+    return [text for path in sorted(folder.glob(f"policy*/{name}")) if (text := read_text(path))]
 
 
 def read_text(path: Path) -> str | None:
@@ -103,7 +106,7 @@ def describe(before: Snapshot, warm: Snapshot, after: Snapshot) -> dict[str, Any
         "warm": asdict(warm),
         "after": asdict(after),
         "max_mhz": read_mhz("cpuinfo_max_freq"),
-        "governor": read_text(CPUFREQ / "scaling_governor"),
+        "governor": " and ".join(sorted(set(read_policies("scaling_governor")))) or None,
     }
 
 
@@ -118,7 +121,7 @@ def find_warnings(before: Snapshot, warm: Snapshot, after: Snapshot, runs: int) 
         found.append(f"the clock fell from {warm.mhz:.0f} to {after.mhz:.0f} MHz during the run: cool it, then repeat")
     if after.celsius is not None and after.celsius >= HOT_CELSIUS:
         found.append(f"the machine is hot: {after.celsius:.0f} C at the end (limit {HOT_CELSIUS:.0f}): cool it")
-    found += throttle_warnings(before.throttled, after.throttled)
+    found += throttle_warnings([moment.throttled for moment in (before, warm, after)])
     if warm.preempted is not None and after.preempted is not None:
         share = (after.preempted - warm.preempted) / max(1, runs)
         if share > MOST_PREEMPTED:
@@ -128,15 +131,23 @@ def find_warnings(before: Snapshot, warm: Snapshot, after: Snapshot, runs: int) 
     return found
 
 
-def throttle_warnings(before: int | None, after: int | None) -> list[str]:
-    """From the firmware's bits: what is active at the end, and what happened in between and is over."""
-    if after is None:
+def throttle_warnings(moments: Sequence[int | None]) -> list[str]:
+    """From the firmware's bits at the start, after warm-up and at the end.
+
+    What was active at one of these moments; what happened between them and is over; and what had happened before the
+    run: the firmware does not tell whether it happens again, until the board is started anew.
+    """
+    bits = [bits for bits in moments if bits is not None]
+    if not bits:
         return []
-    fresh = after & ~(before or 0)
-    active = [name for bit, name in THROTTLE_BITS.items() if after >> bit & 1]
-    passed = [name for bit, name in THROTTLE_BITS.items() if fresh >> (bit + SINCE_BOOT) & 1 and name not in active]
-    found = [f"throttled: {' and '.join(active)} at the end of the run"] if active else []
-    return found + ([f"throttled for a while: {' and '.join(passed)} during the run"] if passed else [])
+    active = {name for bit, name in THROTTLE_BITS.items() if any(moment >> bit & 1 for moment in bits)}
+    since_boot = [{name for bit, name in THROTTLE_BITS.items() if m >> (bit + SINCE_BOOT) & 1} for m in bits]
+    told = (
+        ("throttled: {} during the run", active),
+        ("throttled for a while: {} during the run", since_boot[-1] - since_boot[0] - active),
+        ("throttled before the run: {}; whether again can't be told until a restart", since_boot[0] - active),
+    )
+    return [line.format(" and ".join(n for n in THROTTLE_BITS.values() if n in names)) for line, names in told if names]
 
 
 def render(conditions: dict[str, Any]) -> Sequence[tuple[str, str]]:

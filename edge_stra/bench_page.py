@@ -11,6 +11,7 @@ from typing import Any
 
 from edge_stra.bench_svg import Bar, bars, dots, intervals
 from edge_stra.bench_text import COLUMNS, cells, conditions, kind_name, operator_line, percent, ratio_text
+from edge_stra.quiet import shown
 
 KINDS = 8  # of operators that a drawing shows
 STYLE = """
@@ -54,7 +55,7 @@ svg .point { fill: var(--card); stroke: var(--mark); stroke-width: 2.5; }
 
 def escape(text: object) -> str:
     """Text for HTML and for attributes; what can't be shown (control characters, broken bytes) becomes a mark."""
-    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in str(text)), quote=True)
+    return html.escape(shown(str(text)), quote=True)
 
 
 def page(report: dict[str, Any]) -> str:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.preprocess import to_input
-from edge_stra.runtime import Predictor, find_runtime
+from edge_stra.runtime import find_runtime, make_predictor
+from edge_stra.runtime_onnx import load_runtime
 from edge_stra.spec import ModelSpec
 from edge_stra.synthetic import synthetic_pictures
 
@@ -32,9 +33,11 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def ask(what: str, artifact: Path, threads: int) -> dict[str, Any]:
     """The answer of a fresh process, with "measured": true; or false and a note that says why there is none."""
-    command = [sys.executable, "-m", "edge_stra.bench_probe", what, str(artifact), str(threads)]
+    command = [sys.executable, "-m", "edge_stra.bench_probe", what, str(artifact.absolute()), str(threads)]
+    # -m looks for modules in the working folder first, where a user may have a json.py, or another version of ours.
+    folder = Path(__file__).resolve().parents[1]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True, cwd=folder)
         answer = json.loads(done.stdout.decode().splitlines()[-1])
     except subprocess.TimeoutExpired:
         return unmeasured(f"took more than {PROBE_SECONDS} s")
@@ -63,8 +66,11 @@ def measure_load(path: Path, threads: int) -> dict[str, Any]:
     before the first load until after the first inference; pages of the mapped file that were read count.
     process_bytes: that peak itself, with Python, numpy, OpenCV and the runtime.
     """
-    find_runtime()
     artifact = open_artifact(path)
+    if artifact.target == "tflite":
+        find_runtime()
+    elif artifact.target == "onnx":
+        load_runtime()
     x = drawn_input(artifact.spec)
     before = peak_bytes() if reset_peak() else None
     seconds = [load_seconds(artifact, threads, x)]
@@ -82,7 +88,7 @@ def measure_load(path: Path, threads: int) -> dict[str, Any]:
 def load_seconds(artifact: Artifact, threads: int, x: NDArray[np.float32] | None) -> float:
     """The time of one load; the inference that follows, where there is an input, is not in it."""
     start = time.perf_counter()
-    predictor = Predictor(artifact, threads)
+    predictor = make_predictor(artifact, threads)
     seconds = time.perf_counter() - start
     if x is not None:
         predictor(x)

@@ -66,7 +66,7 @@ def conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("time", report["time"]),
         ("runs", f"{settings['runs']} of each, taking turns, after {settings['warm_up']} for warm-up"),
         ("threads", str(settings["threads"])),
-        ("runtime", f"{found['runtime']} {found['runtime_version'] or ''}".strip()),
+        ("runtime", ", ".join(dict.fromkeys(row["runtime"] for row in report["artifacts"]))),
         ("cpu", f"{cpu['name']} ({cpu['machine']}, {cpu['cores']} cores)"),
         ("platform", f"{found['platform']}, Python {found['python']}, edge-stra {report['edge_stra']}"),
         *render_machine(found),

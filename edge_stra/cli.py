@@ -24,6 +24,7 @@ from edge_stra.commands import (
     run,
     train,
 )
+from edge_stra.quiet import printable
 from edge_stra.spec import EdgeStraError, first_line
 
 EXTRAS = {"cv2": "pi", "ai_edge_litert": "pi", "tensorboard": "train"}  # what brings a package; `export` the others
@@ -36,7 +37,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except EdgeStraError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(printable(" ".join(str(error).split()))) from error
         except BrokenPipeError:
             raise  # click ends quietly where the reader has gone
         except OSError as error:

@@ -15,10 +15,11 @@ from typing import Any
 
 from edge_stra import __version__
 from edge_stra.runtime import RUNTIMES, delegated, find_runtime
-from edge_stra.spec import EdgeStraError, MissingError
+from edge_stra.spec import BrokenError, EdgeStraError, MissingError, first_line, is_absent
 
 PI_COMMAND = "pip install 'edge-stra[pi]'"
 EXPORT_COMMAND = "pip install 'edge-stra[export]'"
+COREML_COMMAND, ONNX_COMMAND, TRAIN_COMMAND = (f"pip install 'edge-stra[{n}]'" for n in ("coreml", "onnx", "train"))
 OPENCV_WHEELS = tuple(
     f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")
 )
@@ -28,12 +29,22 @@ PACKAGES = (
     ("click", ("click",), "pip install edge-stra"),
     ("opencv", OPENCV_WHEELS, PI_COMMAND),
     ("ai-edge-litert", ("ai-edge-litert",), PI_COMMAND),
+    ("aiohttp", ("aiohttp",), PI_COMMAND),
+    ("paho-mqtt", ("paho-mqtt",), "pip install 'edge-stra[mqtt]'"),
+    ("pymilvus", ("pymilvus",), "pip install 'edge-stra[milvus]'"),
+    ("sqlcipher3", ("sqlcipher3",), "pip install 'edge-stra[encrypt]'"),
     ("torch", ("torch",), EXPORT_COMMAND),
     ("litert-torch", ("litert-torch",), EXPORT_COMMAND),
     ("ai-edge-quantizer", ("ai-edge-quantizer",), EXPORT_COMMAND),
     ("safetensors", ("safetensors",), EXPORT_COMMAND),
-    ("coremltools", ("coremltools",), "pip install 'edge-stra[coreml]'"),
-    ("onnxruntime", ("onnxruntime",), "pip install 'edge-stra[onnx]'"),
+    ("coremltools", ("coremltools",), COREML_COMMAND),
+    ("protobuf", ("protobuf",), COREML_COMMAND),
+    ("onnx", ("onnx",), ONNX_COMMAND),
+    ("onnxscript", ("onnxscript",), ONNX_COMMAND),
+    ("onnxsim", ("onnxsim",), ONNX_COMMAND),
+    ("onnxruntime", ("onnxruntime",), ONNX_COMMAND),
+    ("tqdm", ("tqdm",), TRAIN_COMMAND),
+    ("tensorboard", ("tensorboard",), TRAIN_COMMAND),
 )
 HEAVY_RUNTIMES = ("tensorflow",)  # takes seconds to import: it is only looked for
 FEATURES_OF_INTEREST = ("neon", "asimd", "asimddp", "i8mm", "fphp", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni")
@@ -42,8 +53,8 @@ FEATURES_OF_INTEREST = ("neon", "asimd", "asimddp", "i8mm", "fphp", "avx2", "fma
 def diagnose(tflite: Path | None = None) -> dict[str, Any]:
     """Everything that `edge-stra doctor` says, ready for JSON.
 
-    With a .tflite file it is loaded, to see whether a delegate (XNNPACK) takes it. Raises ArtifactError where the
-    file can't be loaded.
+    With a .tflite file it is loaded, to see whether a delegate (XNNPACK) takes it; where it can't be, the rest is
+    told all the same, and `delegate` has "failed": True with the reason as its note.
     """
     return {
         "edge_stra": __version__,
@@ -52,7 +63,7 @@ def diagnose(tflite: Path | None = None) -> dict[str, Any]:
         "cpu": describe_cpu(),
         "packages": {name: describe_package(names, command) for name, names, command in PACKAGES},
         "runtime": describe_runtime(),
-        "delegate": describe_delegate(tflite),
+        "delegate": examine_delegate(tflite),
         "opencv": describe_opencv(),
         "face_detector": describe_detector(),
     }
@@ -95,10 +106,20 @@ def describe_runtime() -> dict[str, Any]:
             return {"name": name, "imported": False}
         try:
             find_runtime(name)
+        except BrokenError as error:
+            return {"name": None, "problem": str(error)}
         except MissingError:
             continue
         return {"name": name, "imported": True}
     return {"name": None, "install": PI_COMMAND}
+
+
+def examine_delegate(tflite: Path | None) -> dict[str, Any]:
+    """`describe_delegate`, with its errors as a note."""
+    try:
+        return describe_delegate(tflite)
+    except EdgeStraError as error:
+        return {"checked": False, "failed": True, "note": str(error)}
 
 
 def describe_delegate(tflite: Path | None) -> dict[str, Any]:
@@ -123,8 +144,8 @@ def describe_opencv() -> dict[str, Any]:
         import cv2
 
         from edge_stra.apps.detect import HAAR_COMMAND, haar_path
-    except ImportError:
-        return {"version": None, "install": PI_COMMAND}
+    except ImportError as error:
+        return {"version": None} | lack_of_opencv(error)
     found = {
         "version": cv2.__version__,
         "yunet_class": hasattr(cv2, "FaceDetectorYN"),
@@ -141,10 +162,19 @@ def describe_detector() -> dict[str, Any]:
 
         name, _ = find_detector()
         return {"name": name, "file": str(find_pulled(YUNET)) if name == "yunet" else None}
-    except ImportError:
-        return {"name": None, "problem": f"face detection needs OpenCV, but it is not installed; run: {PI_COMMAND}"}
+    except ImportError as error:
+        lack = lack_of_opencv(error)
+        problem = lack.get("problem", f"face detection needs OpenCV, but it is not installed; run: {PI_COMMAND}")
+        return {"name": None, "problem": problem}
     except EdgeStraError as error:
         return {"name": None, "problem": str(error)}
+
+
+def lack_of_opencv(error: ImportError) -> dict[str, str]:
+    """The command that adds OpenCV, or why the one that is installed does not load."""
+    if is_absent(error, "cv2"):
+        return {"install": PI_COMMAND}
+    return {"problem": f"OpenCV is installed, but can't be loaded: {first_line(error)}"}
 
 
 def render(report: dict[str, Any]) -> str:
@@ -167,7 +197,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def missing(found: dict[str, Any]) -> str:
-    return f"missing; run: {found['install']}"
+    return str(found.get("problem") or f"missing; run: {found['install']}")
 
 
 def render_delegate(delegate: dict[str, Any]) -> str:

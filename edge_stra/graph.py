@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import FORMAT, MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, manifest_path, open_artifact
+from edge_stra.quiet import shown
 from edge_stra.spec import ArtifactError, MissingError
 from edge_stra.tflite_file import INNER_SPEC, UNREADABLE
 
@@ -222,9 +223,9 @@ class Reader:
         return tuple(int(v) for v in array)
 
     def text(self, value: bytes | None) -> str:
-        kept = (value or b"")[:MAX_NAME]
-        self.bounded(len(kept), "bytes of a name")
-        return kept.decode("utf-8", "replace")
+        value = value or b""
+        self.bounded(len(value), "bytes of a name", MAX_ARTIFACT_BYTES)  # all of it was copied
+        return shown(value[:MAX_NAME].decode("utf-8", "replace"))
 
     def tensor(self, index: int, tensor: Any) -> Tensor:
         shape = self.integers(tensor.ShapeAsNumpy(), "dimensions", MAX_RANK)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_stra.delegate_conditions import applies
-from edge_stra.delegate_rules import DELEGATES, PARTITIONS, Delegate
+from edge_stra.delegate_rules import DELEGATES, PARTITIONS, XNNPACK, Delegate
 from edge_stra.graph import Graph, Operator, Tensor, distinct, read_graph
 from edge_stra.spec import ArtifactError
 
@@ -184,6 +184,12 @@ def measure(graph: Graph, group: tuple[int, ...], unpacked: Collection[int] = ()
     )
 
 
+def measure_whole(graph: Graph) -> Partition:
+    """All operators as one partition; a constant that an operator unpacks is no activation, whoever runs it."""
+    _, unpacked = find_reasons(graph, XNNPACK)
+    return measure(graph, tuple(range(len(graph.operators))), unpacked)
+
+
 def count_macs(operator: Operator) -> int:
     """Multiply-accumulates of convolutions, linears and batched products; 0 for all else, and without their axes."""
     name, sides = operator.name, (*operator.inputs[:2], *operator.outputs[:1])
@@ -204,11 +210,12 @@ def count_macs(operator: Operator) -> int:
 def report(inspection: Inspection) -> dict[str, Any]:
     """All that was found, ready for JSON."""
     graph = inspection.graph
-    whole = measure(graph, tuple(range(len(graph.operators))))
+    whole = measure_whole(graph)
+    left = {name: {reason.operator for reason in found.reasons} for name, found in inspection.findings.items()}
     return {
         "file": inspection.path.name,
         "subgraphs": graph.subgraphs,
-        "operators": [describe(operator, inspection) for operator in graph.operators],
+        "operators": [describe(operator, left) for operator in graph.operators],
         "tensors": {
             "count": len(graph.tensors),
             "constants": sum(1 for tensor in graph.tensors if tensor.constant),
@@ -223,7 +230,7 @@ def report(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def describe(operator: Operator, inspection: Inspection) -> dict[str, Any]:
+def describe(operator: Operator, left: dict[str, set[int]]) -> dict[str, Any]:
     return {
         "index": operator.index,
         "operator": operator.name,
@@ -232,7 +239,7 @@ def describe(operator: Operator, inspection: Inspection) -> dict[str, Any]:
         "outputs": [describe_tensor(tensor) for tensor in operator.outputs],
         "activation": operator.activation,
         "macs": count_macs(operator),
-        "left_by": [n for n, f in inspection.findings.items() if any(r.operator == operator.index for r in f.reasons)],
+        "left_by": [name for name, operators in left.items() if operator.index in operators],
     }
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from edge_stra.graph import Tensor
-from edge_stra.inspect_graph import Findings, Inspection, count_macs, measure
+from edge_stra.inspect_graph import Findings, Inspection, count_macs, measure_whole
 
 SHOWN = 4
 """So many operators of one name and reason are pointed to; the rest are counted."""
@@ -24,7 +24,7 @@ def render(inspection: Inspection, names: Collection[str], operators: bool) -> s
 
 def head(inspection: Inspection) -> list[str]:
     graph = inspection.graph
-    whole = measure(graph, tuple(range(len(graph.operators))))
+    whole = measure_whole(graph)
     ranks = Counter(tensor.rank for tensor in graph.tensors)
     kinds = Counter(operator.name for operator in graph.operators).most_common()
     lines = [
@@ -40,7 +40,7 @@ def head(inspection: Inspection) -> list[str]:
 
 def summary(inspection: Inspection) -> list[str]:
     total = len(inspection.graph.operators)
-    whole = measure(inspection.graph, tuple(range(total))).macs
+    whole = measure_whole(inspection.graph).macs
     lines = [f"{'delegate':<22}{'operators taken':>17}{'partitions':>12}{'% of MACs':>11}"]
     for found in inspection.findings.values():
         share = 100 * sum(part.macs for part in found.partitions) / whole if whole else 0.0
@@ -79,19 +79,21 @@ def names_of(inspection: Inspection, indices: list[int]) -> str:
 def listing(inspection: Inspection, names: Collection[str]) -> list[str]:
     """One line for each operator: where each delegate runs it, p1 for partition 1, - where it does not."""
     lines = [f"{'#':>4} {'operator':<22}{'version':>8}  {'inputs, output':<64}{'M MACs':>8}  {' '.join(names)}"]
+    parts = {name: places(inspection.findings[name]) for name in names}
     for operator in inspection.graph.operators:
         tensors = [short(tensor) for tensor in operator.inputs if tensor is not None and not tensor.constant]
         shown = f"{' '.join(tensors)} -> {' '.join(short(tensor) for tensor in operator.outputs)}"
-        places = " ".join(f"{place(operator.index, inspection.findings[name]):<{len(name)}}" for name in names)
+        where = " ".join(f"{parts[name].get(operator.index, '-'):<{len(name)}}" for name in names)
         lines.append(
             f"{operator.index:>4} {operator.name:<22}{operator.version:>8}  {shown:<64}"
-            f"{millions(count_macs(operator)):>8}  {places}".rstrip()
+            f"{millions(count_macs(operator)):>8}  {where}".rstrip()
         )
     return lines
 
 
-def place(index: int, found: Findings) -> str:
-    return next((f"p{number}" for number, part in enumerate(found.partitions, 1) if index in part.operators), "-")
+def places(found: Findings) -> dict[int, str]:
+    """The partition of each operator that a delegate takes."""
+    return {index: f"p{number}" for number, part in enumerate(found.partitions, 1) for index in part.operators}
 
 
 def short(tensor: Tensor) -> str:

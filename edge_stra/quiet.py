@@ -49,5 +49,13 @@ def discard_standard_output() -> None:
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can hold: bytes of a file name that are none come as backslashes, like `caf\\udce9.jpg`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Lines that a terminal only shows: bytes of a file name that are no UTF-8 come as backslashes, like
+    `caf\\udce9.jpg`, and other control characters than line breaks and tabs as a mark: names come from outside.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c in "\n\t" else shown(c) for c in text)
+
+
+def shown(text: str) -> str:
+    """A word of a file for people: a mark for each character that can't be shown, line breaks too."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

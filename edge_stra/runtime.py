@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.quiet import quiet_tools
-from edge_stra.spec import ArtifactError, MissingError, ModelSpec, first_line
+from edge_stra.spec import ArtifactError, BrokenError, MissingError, ModelSpec, first_line, is_absent
 from edge_stra.targets import TARGETS
 
 RUNTIMES = (
@@ -34,18 +34,23 @@ TENSOR_DTYPES = ("float32", "int8", "uint8", "int16")
 def find_runtime(wanted: str | None = None) -> tuple[str, type[Any]]:
     """The name and the interpreter class of the first runtime that is installed (or of the one that is wanted).
 
-    Raises MissingError, with the command that installs one.
+    Raises MissingError, with the command that installs one; BrokenError where one is installed and none loads.
     """
+    problems = []
     for name, module, attribute in RUNTIMES:
         if wanted not in (None, name):
             continue
         try:
             found: Any = importlib.import_module(module)
-        except ImportError:
+        except ImportError as error:
+            if not is_absent(error, module):
+                problems.append(f"{name} is installed, but can't be loaded: {first_line(error)}; install it again")
             continue
         for part in attribute.split("."):
             found = getattr(found, part)
         return name, found
+    if problems:
+        raise BrokenError("; ".join(problems))
     names = wanted or ", ".join(name for name, _, _ in RUNTIMES)
     raise MissingError(f"no TFLite runtime is installed ({names}); run: pip install 'edge-stra[pi]'")
 
@@ -91,7 +96,11 @@ def load_predictor(path: Path, threads: int = 1) -> Any:
     Raises ArtifactError, MissingError; its calls DataError for an array that is no such input, ArtifactError where the
     file can't be run.
     """
-    artifact = open_artifact(path)
+    return make_predictor(open_artifact(path), threads)
+
+
+def make_predictor(artifact: Artifact, threads: int = 1) -> Any:
+    """`load_predictor`, of an artifact that is verified."""
     return TARGETS[artifact.target].load_predictor()(artifact, threads)
 
 

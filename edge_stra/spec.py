@@ -9,6 +9,7 @@ Errors (catch `EdgeStraError` for all):
       ParityError     an artifact that does not agree with its PyTorch model
       OutputError     a place that can't be written, or that holds something already
       MissingError    a package or file that is not installed; the message says how to add it
+        BrokenError   a package that is installed and does not load; the message says why
       SourceError     a camera, video or stream that can't be opened or read
       GalleryError    a gallery that can't be reached, is damaged, or is of another model
 """
@@ -56,12 +57,21 @@ class MissingError(EdgeStraError):
     pass
 
 
+class BrokenError(MissingError):
+    pass
+
+
 class SourceError(EdgeStraError):
     pass
 
 
 class GalleryError(EdgeStraError):
     pass
+
+
+def is_absent(error: ImportError, module: str) -> bool:
+    """Whether `import module` failed because it is not installed, and not because something below it does not load."""
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def first_line(error: BaseException) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from edge_stra.artifact import manifest_path
 from edge_stra.cli import main
+from edge_stra.doctor import PACKAGES
 from edge_stra.models.registry import MODEL_NAMES, create_model
 from edge_stra.models.weights import save_weights
 from edge_stra.shipped import shipped_artifact
@@ -239,12 +242,46 @@ def test_check_asks_for_the_pictures_that_the_export_compared_on(
     assert "--images" not in edge_stra("check", exported.path).stderr
 
 
-def test_a_library_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise ImportError("libGL.so.1: cannot open shared object file", name="cv2")
+def test_a_library_that_does_not_load_is_one_line(tmp_path: Path) -> None:
+    done = with_broken_modules(tmp_path, ("cv2",), "run", shipped_artifact(FER), tmp_path / "a.png")
+    assert done.returncode == 1
+    assert (
+        done.stderr.splitlines()[-1]
+        == "Error: cv2 can't be loaded: libGL.so.1: cannot open shared object file; install it again"
+    )
 
-    monkeypatch.setattr("edge_stra.doctor.diagnose", lambda *a, **k: broken())
-    assert_one_clear_line(edge_stra("doctor"), contains="cv2 can't be loaded: libGL.so.1")
+
+def test_doctor_tells_what_is_installed_and_does_not_load(tmp_path: Path) -> None:
+    told = with_broken_modules(tmp_path, ("cv2", "ai_edge_litert"), "doctor").stdout
+    assert "OpenCV is installed, but can't be loaded: libGL.so.1" in told
+    assert "ai-edge-litert is installed, but can't be loaded: numpy is too old" in told
+    assert "missing; run: pip install 'edge-stra[pi]'" not in told
+
+
+def with_broken_modules(folder: Path, names: tuple[str, ...], *words: object) -> subprocess.CompletedProcess[str]:
+    """A command where some modules are installed and do not load."""
+    reasons = {"cv2": "libGL.so.1: cannot open shared object file", "ai_edge_litert": "numpy is too old"}
+    for name in names:
+        (folder / f"{name}.py").write_text(f"raise ImportError({reasons[name]!r}, name={name!r})")
+    command = [sys.executable, "-m", "edge_stra", *map(str, words)]
+    path = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": path})
+
+
+def test_doctor_tells_the_rest_where_a_file_cannot_be_loaded(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
+    told = edge_stra("doctor", broken, "--json")
+    assert told.exit_code == 1 and "broken.tflite can't be loaded" in told.stderr
+    report = json.loads(told.stdout)
+    assert report["packages"]["numpy"]["version"] and "can't be loaded" in report["delegate"]["note"]
+
+
+def test_doctor_knows_every_package_that_an_extra_brings() -> None:
+    asked = [r for r in metadata.requires("edge-stra") or [] if "'dev'" not in r and '"dev"' not in r]
+    names = {re.split(r"[^\w.-]", r)[0] for r in asked if "sys_platform" not in r}
+    known = {name for _, distributions, _ in PACKAGES for name in distributions}
+    assert "aiohttp" in names and names <= known
 
 
 def test_figures_are_told_where_their_picture_cannot_be_written(exported: Exported, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from edge_stra.artifact import Artifact
 from edge_stra.cli import main
 from edge_stra.delegate_rules import DELEGATES, EDGE_TPU, GPU, XNNPACK
-from edge_stra.graph import OPTIONS, Graph, Operator, Tensor, read_graph
+from edge_stra.graph import OPTIONS, Graph, Operator, Reader, Tensor, read_graph
 from edge_stra.inspect_graph import Findings, count_macs, examine, inspect, report
 from edge_stra.runtime import Predictor, delegated
 from edge_stra.spec import ArtifactError, InputSpec, ModelSpec
@@ -389,6 +389,11 @@ def test_an_unpacked_constant_goes_where_its_readers_go(tmp_path: Path) -> None:
         z = tiny.add(names, [w], [tiny.tensor(MAP)])
         path = tiny.save(tmp_path / f"{names}.tflite", y, z)
         assert assert_as_the_runtime_says(path) == (frozenset(taken),)
+    whole = report(inspect(tmp_path / "TANH.tflite"))
+    (part,) = whole["delegates"]["xnnpack"]["partitions"]
+    numbers = 4 * 4 * 8  # of a map; x and both results are activations, the weights that are unpacked are none
+    assert whole["activation_bytes"] == part["activation_bytes"] == 3 * 4 * numbers
+    assert whole["weight_bytes"] == part["weight_bytes"] == 2 * numbers
 
 
 def edit(source: Path, target: Path, change: Callable[[Any, Any], None]) -> Path:
@@ -577,6 +582,28 @@ def test_damaged_bytes_raise_nothing_else(tmp_path: Path) -> None:
         except ArtifactError:
             refused += 1
     assert refused > 30
+
+
+def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    def rewrite(model: Any, graph: Any) -> None:
+        code = model.operatorCodes[0]
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode = "X\x1b[2J\nXNNPACK   1 of 1"
+
+    path = edit(one_operator(tmp_path), tmp_path / "forged.tflite", rewrite)
+    for words in (["--delegate", "all"], ["--operators"], ["--fail-on", "undelegated"]):
+        told = edge_stra(path, *words).output
+        assert "\x1b" not in told and "X\ufffd[2J\ufffdXNNPACK" in told
+
+
+def test_a_long_name_that_many_tensors_share_is_refused_at_once(tmp_path: Path) -> None:
+    data = one_operator(tmp_path).read_bytes()
+    reader = Reader(data)
+    name = b"n" * len(data)
+    assert len(reader.text(name)) == min(len(name), 4096)
+    with pytest.raises(ValueError, match="share more values"):
+        for _ in range(1_000):
+            reader.text(name)
 
 
 def test_a_file_that_shares_its_tables_is_refused_at_once(tmp_path: Path) -> None:

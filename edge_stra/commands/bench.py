@@ -35,13 +35,14 @@ def bench(
 ) -> None:
     """Time artifacts on this machine: they take turns, and a noisy or throttled machine is named.
 
-    Median, 90th percentile and fastest run of one inference; the ratio to --baseline with a 95 % interval; the time
-    of each kind of operator, where the runtime tells it; load time, memory and size of the file.
+    Median, 90th percentile and fastest run of one inference; the ratio to --baseline with a 95 % interval; load time,
+    memory and size of the file; of .tflite files the time of each kind of operator, where the runtime tells it.
 
     \b
     Examples:
       edge-stra bench out/mobilenetv2_stra.fer.int8.tflite
       edge-stra bench out/*.tflite --baseline out/mobilenetv2_stra.fer.fp32.tflite --html bench.html
+      edge-stra bench out/mobilenetv2_stra.fer.int8.onnx --baseline out/mobilenetv2_stra.fer.int8.tflite
       edge-stra bench out/mobilenetv2_stra.fer.int8.tflite --threads 4 --runs 1000 --json
     """
     from edge_stra.artifact import check_output, write_atomically

@@ -31,7 +31,18 @@ def say(line: str) -> None:
 
 
 def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(data, indent=1) if as_json else printable(text))
+    if as_json:
+        emit_json(data)
+    else:
+        emit_text(text)
+
+
+def emit_json(data: dict[str, Any] | list[Any]) -> None:
+    click.echo(json.dumps(data, indent=1))
+
+
+def emit_text(text: str) -> None:
+    click.echo(printable(text))
 
 
 def bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, emit
+from edge_stra.spec import ArtifactError
 
 
 @click.command()
@@ -15,9 +16,11 @@ from edge_stra.commands.common import PathType, emit
 def doctor(artifact: Path | None, as_json: bool) -> None:
     """Tell what is installed, which runtime and delegate serve, what is missing and the command that adds it.
 
-    With ARTIFACT, the delegate is asked how much of that file it takes.
+    With ARTIFACT, a .tflite file, the delegate is asked how much of it it takes.
     """
     from edge_stra import doctor as examine
 
     found = examine.diagnose(artifact)
     emit(found, as_json, examine.render(found))
+    if found["delegate"].get("failed"):
+        raise ArtifactError(found["delegate"]["note"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_stra.commands.common import PathType, emit
+from edge_stra.commands.common import PathType, emit, emit_json, emit_text
 from edge_stra.spec import ArtifactError
 
 
@@ -46,6 +46,9 @@ def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None,
 
     found = inspect_graph.inspect(artifact)
     chosen = list(found.findings) if delegate == "all" else [delegate]
-    emit(inspect_graph.report(found), as_json, inspect_table.render(found, chosen, operators))
+    if as_json:
+        emit_json(inspect_graph.report(found))
+    else:
+        emit_text(inspect_table.render(found, chosen, operators))
     if fail_on is not None:
         found.check(chosen)

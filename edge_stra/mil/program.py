@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_stra.mil.schema import DATA_TYPES
 from edge_stra.mil.weights import Blob, count_bytes, count_elements, unpack
+from edge_stra.quiet import shown
 from edge_stra.spec import ArtifactError
 
 OpenBlob = Callable[[str], Blob]
@@ -95,7 +96,8 @@ def _operation(item: Any, open_blob: OpenBlob) -> Operation:
             for binding in entry.value.arguments
         )
     named = [str(given.value) for given in name if isinstance(given, Constant)]
-    made = Operation(item.type, (named or [output.name for output in outputs] or [""])[0], inputs, outputs)
+    label = (named or [output.name for output in outputs] or [""])[0]
+    made = Operation(shown(item.type), shown(label), inputs, outputs)
     _check_form(made)
     return made
 
