@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from edge_stra.calibration.parts import find_parts
 from edge_stra.calibration.quantize import quantize
-from edge_stra.calibration.ranges import RANGES, choose_ranges, collect_histograms
+from edge_stra.calibration.ranges import RANGES, choose_ranges, collect_histograms, find_extremes
 from edge_stra.calibration.recipes import RECIPES
 
 from edge_stra.artifact import open_artifact
@@ -34,7 +34,7 @@ from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import compare, outputs_of
 from edge_stra.preprocess import load_input
-from edge_stra.runtime import Predictor, measure_ranges, read_tensors
+from edge_stra.runtime import Predictor, read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
 from edge_stra.tflite_file import embed
 
@@ -63,7 +63,7 @@ class Bench:
         if key not in self.graphs:
             network = rewrite(self.model, self.spec, recipe.equalise)
             graph, corrections = corrected_graph(recipe, self.spec, network, self.calibration)
-            self.graphs[key] = graph, corrections, measure_ranges(graph, self.calibration)
+            self.graphs[key] = graph, corrections, find_extremes(read_tensors(graph, self.calibration))
         return self.graphs[key]
 
     def rows(self, precision: str, equalised: bool, corrected: bool) -> Iterator[dict[str, Any]]:

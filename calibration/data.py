@@ -23,12 +23,15 @@ MIN_CORRELATION = 0.5
 """Correlation of neighbouring pixels below which a picture counts as noise; photographs have 0.85 and more."""
 
 
-def calibration_paths(source: Path) -> list[Path]:
-    """The pictures of a folder or of a text file that lists them. Raises DataError where there are none, or too few."""
+def calibration_paths(source: Path, most: int = MAX_PICTURES) -> list[Path]:
+    """The pictures of a folder or of a text file that lists them, at most so many, evenly spread.
+
+    Raises DataError where there are none, or too few.
+    """
     paths = list_pictures(source)
     if len(paths) < MIN_PICTURES:
         raise DataError(f"calibration needs at least {MIN_PICTURES} pictures, but {source} has {len(paths)}; add more")
-    return spread(paths, MAX_PICTURES)
+    return spread(paths, most)
 
 
 def check_picture(rgb_u8: NDArray[np.uint8], name: str) -> None:
@@ -46,10 +49,12 @@ def check_picture(rgb_u8: NDArray[np.uint8], name: str) -> None:
         )
 
 
-def read_calibration(source: Path, spec: InputSpec) -> tuple[list[NDArray[np.float32]], dict[str, Any]]:
+def read_calibration(
+    source: Path, spec: InputSpec, most: int = MAX_PICTURES
+) -> tuple[list[NDArray[np.float32]], dict[str, Any]]:
     """Model inputs [1, H, W, 3] and what the manifest says of them: folder's name, count, SHA-256 of all pixels."""
     inputs, digest = [], hashlib.sha256()
-    for path in calibration_paths(source):
+    for path in calibration_paths(source, most):
         rgb_u8 = read_rgb(path)
         check_picture(rgb_u8, str(path))
         digest.update(np.array(rgb_u8.shape, "<i8").tobytes() + rgb_u8.tobytes())

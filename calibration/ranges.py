@@ -30,6 +30,15 @@ PERCENTILE = 99.99
 Range = tuple[float, float]
 
 
+def find_extremes(tensors: Iterable[tuple[str, NDArray[np.float32]]]) -> dict[str, Range]:
+    """Smallest and largest value by name."""
+    extremes: dict[str, Range] = {}
+    for name, value in tensors:
+        low, high = extremes.get(name, (np.inf, -np.inf))
+        extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
+    return extremes
+
+
 @dataclass
 class Histogram:
     """How often values fell into BINS equal bins between `low` and `high`.

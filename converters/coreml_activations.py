@@ -16,12 +16,12 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_stra.calibration.ranges import Range, choose_ranges, collect_histograms
+from edge_stra.calibration.ranges import Range, choose_ranges, collect_histograms, find_extremes
 from edge_stra.converters.coreml_package import operations, write_package
 from edge_stra.converters.coreml_weights import EARLY, EXACT
 from numpy.typing import NDArray
@@ -31,8 +31,6 @@ from edge_stra.runtime_coreml import INPUT
 
 RANGES = "mse"
 """As in the recipe `int8`; edge_stra.calibration.ranges says what it is."""
-MAX_PICTURES = 128
-"""Of more, every second, third and so on is taken: the executor is slow, and ranges settle before."""
 RESIDUAL = re.compile(r"network_features_\d+_conv_\d+_weight")
 
 
@@ -62,7 +60,6 @@ def measure(model: Any, weights: Path, pictures: list[NDArray[np.uint8]]) -> dic
     pictures: as the program takes them, [H, W, 3] or [H, W]. A tensor of one single value has none.
     """
     names = quantized_tensors(model.mlProgram)
-    pictures = pictures[:: -(-len(pictures) // MAX_PICTURES)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.mlpackage"
         write_package(path, model, weights)
@@ -76,15 +73,6 @@ def measure(model: Any, weights: Path, pictures: list[NDArray[np.uint8]]) -> dic
 
         extremes = find_extremes(tensors())
         return choose_ranges(RANGES, collect_histograms(extremes, tensors()))
-
-
-def find_extremes(tensors: Iterable[tuple[str, NDArray[np.float32]]]) -> dict[str, Range]:
-    """Smallest and largest value by name."""
-    extremes: dict[str, Range] = {}
-    for name, value in tensors:
-        low, high = extremes.get(name, (np.inf, -np.inf))
-        extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
-    return extremes
 
 
 def quantize_activations(program: Any, ranges: dict[str, Range]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from edge_stra.calibration.bias import apply_corrections, measure_corrections
-from edge_stra.calibration.ranges import choose_ranges, collect_histograms
+from edge_stra.calibration.ranges import choose_ranges, collect_histograms, find_extremes
 from edge_stra.converters.onnx import INPUT, POOLED, convert, finish, load_tools
 from numpy.typing import NDArray
 from torch import nn
@@ -95,10 +95,7 @@ def measure_statistics(
     corrections = measure_corrections(network, inputs, int8_layers(network)) if recipe.correct_bias else {}
     graph = convert(apply_corrections(network, corrections), spec)
     parts = find_parts(onnx.load_from_string(graph))
-    ranges: dict[str, tuple[float, float]] = {}
-    for name, value in read_tensors(graph, inputs, parts.tensors):
-        low, high = ranges.get(name, (np.inf, -np.inf))
-        ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
+    ranges = find_extremes(read_tensors(graph, inputs, parts.tensors))
     if recipe.ranges != "minmax":
         ranges |= choose_ranges(recipe.ranges, collect_histograms(ranges, read_tensors(graph, inputs, parts.free)))
     return graph, Statistics(ranges, corrections, source, recipe.settings)

@@ -27,7 +27,7 @@ MOST_PREEMPTED = 0.1  # times that the system took the CPU away, for each timed 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment. load: processes over the last minute; mhz: of the fastest core; throttled: bits; preempted: a counter."""
+    """load: processes over the last minute; mhz: of the fastest core; throttled: bits; preempted: times."""
 
     load: float | None
     mhz: float | None

@@ -22,17 +22,18 @@ from edge_stra.artifact import FORMAT, Artifact, check_output, manifest_path, op
 from edge_stra.calibration.equalise import equalise
 from edge_stra.data import list_pictures, spread
 from edge_stra.loading import is_random, load_model
+from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import Comparison, check, compare, outputs_of, render
 from edge_stra.preprocess import load_input, to_input
 from edge_stra.reformulate import reformulate
-from edge_stra.spec import InputSpec, ModelError, ModelSpec, OutputError, ParityError
+from edge_stra.spec import DataError, InputSpec, ModelError, ModelSpec, OutputError, ParityError
 from edge_stra.synthetic import synthetic_pictures
 from edge_stra.targets import TARGETS, Target, check_precision, get_target
 
 TOOLS = ("torch", "numpy", "opencv-python-headless")
-PARITY_PICTURES = 32
+PARITY_PICTURES, LEAST_PICTURES = 32, 8
 SYNTHETIC_SEED = 1
 
 Inputs = list[NDArray[np.float32]]
@@ -86,10 +87,16 @@ def synthetic_inputs(spec: ModelSpec, count: int, seed: int) -> tuple[Inputs, di
 
 
 def parity_inputs(spec: ModelSpec, source: Path | None) -> tuple[Inputs, dict[str, Any]]:
-    """At most 32 pictures of a folder or list, evenly spread; synthetic ones where there is none."""
+    """8 to 32 pictures of a folder or list, evenly spread; synthetic ones where there is none. Raises DataError."""
     if source is None:
         return synthetic_inputs(spec, PARITY_PICTURES, SYNTHETIC_SEED)
-    inputs = [load_input(path, spec.input) for path in spread(list_pictures(source), PARITY_PICTURES)]
+    paths = list_pictures(source)
+    if len(paths) < LEAST_PICTURES:  # one picture of one label proves nothing
+        raise DataError(
+            f"{source} must hold at least {LEAST_PICTURES} pictures to compare on, but has {len(paths)}; give more, or "
+            "none: then drawn ones serve"
+        )
+    inputs = [load_input(path, spec.input) for path in spread(paths, PARITY_PICTURES)]
     return inputs, {"kind": "pictures", "name": source.name, "count": len(inputs)}
 
 
@@ -151,7 +158,7 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
     say(f"loading {request.model}")
     model, weights = load_model(request.model, request.weights, len(spec.labels) or None)
     if request.weights not in (None, "random"):
-        say(believed(spec))
+        say(believed(spec, model))
     inputs, pictures = parity_inputs(spec, request.pictures or request.calibration)
     built: Build = builder.build(request, spec, model, say)
     manifest = {
@@ -166,12 +173,23 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
     return keep_if_equal(path, built, manifest, pictures, model, inputs, say)
 
 
-def believed(spec: ModelSpec) -> str:
+def believed(spec: ModelSpec, model: MobileNetV2) -> str:
     """What is taken for granted of weights from a file: nothing in them says it, and a slip would be silent."""
     size, pixels = " x ".join(map(str, spec.input.size_hw)), spec.input
     kind = "ImageNet's" if pixels == InputSpec(pixels.size_hw, pixels.color) else f"{pixels.mean_rgb}, {pixels.std_rgb}"
     outputs = f"; outputs, in this order: {', '.join(spec.labels)}" if spec.labels else ""
-    return f"taken to be trained on: {size} {pixels.color}, mean and deviation {kind}{outputs} (else give --spec)"
+    block = model.slot_block.conv[model.slot_block.slot_index]
+    network = "the last stage at stride 1"
+    if isinstance(block, StRA):
+        network += f", StRA of {block.modes} modes, window {block.window}, {attention_of(block)}"
+    told = f"taken to be trained on: {size} {pixels.color}, mean and deviation {kind}{outputs} (else give --spec)"
+    return f"{told}; as this network: {network}"
+
+
+def attention_of(block: StRA) -> str:
+    if block.mode is None:
+        return "without mode attention"
+    return "with modes that interact" if block.mode_interaction else "with modes that do not interact"
 
 
 def size_of(path: Path) -> int:

@@ -94,16 +94,18 @@ def compare_layers(network: nn.Module, artifact: Artifact, inputs: list[Array]) 
         if owner not in expected[0]:
             continue
         place = order.index(owner)
-        for candidate in order[place : place + 1 + FOLLOWERS]:
-            if expected[0][candidate].shape != value.shape or candidate.rpartition(".")[0] != owner.rpartition(".")[0]:
-                continue
-            wanted = np.concatenate([e[candidate].ravel() for e in expected])
-            came = np.concatenate([run[name][2].ravel() for run in runs])
-            layer = Layer(candidate, operator, dtype, sqnr_db(wanted, came))
-            if candidate not in rows or layer.sqnr_db > rows[candidate].sqnr_db:
-                rows[candidate] = layer
-    # Of a conv and its fused ReLU6 only the one agrees that the tensor stands for; the other is noise and more.
-    return sorted((layer for layer in rows.values() if layer.sqnr_db > 0), key=lambda layer: layer.sqnr_db)
+        came = np.concatenate([run[name][2].ravel() for run in runs])
+        # Of a conv and its fused ReLU6 only the one agrees that the tensor stands for: the best of these few counts,
+        # and where even that is noise, the layer is broken.
+        fits = [
+            Layer(candidate, operator, dtype, sqnr_db(np.concatenate([e[candidate].ravel() for e in expected]), came))
+            for candidate in order[place : place + 1 + FOLLOWERS]
+            if expected[0][candidate].shape == value.shape and candidate.rpartition(".")[0] == owner.rpartition(".")[0]
+        ]
+        best = max(fits, key=lambda layer: layer.sqnr_db, default=None)
+        if best and (best.module not in rows or best.sqnr_db > rows[best.module].sqnr_db):
+            rows[best.module] = best
+    return sorted(rows.values(), key=lambda layer: layer.sqnr_db)
 
 
 def render(layers: list[Layer]) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from edge_stra.models.attention import options_of
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.random_weights import SEED, random_model
 from edge_stra.models.registry import create_model, get_spec
-from edge_stra.models.weights import load_weights
+from edge_stra.models.weights import load_weights, read_weights
 from edge_stra.shipped import shipped_weights
 from edge_stra.spec import ModelError
 
@@ -33,8 +34,9 @@ def is_random(weights: dict[str, Any]) -> bool:
 def load_model(name: str, weights: str | None, classes: int | None = None) -> tuple[MobileNetV2, dict[str, Any]]:
     """The network with weights from a file, "random", or (None) those that are shipped.
 
-    `classes`: of the weights, where not as many as the model has labels. Returns it with {"source", "sha256"}. Raises
-    ModelError for an unknown name, where nothing is shipped, and where a file does not fit.
+    `classes`: of the weights, where not as many as the model has labels. A StRA block has the modes, window and hidden
+    channels that the weights have. Returns it with {"source", "sha256"}. Raises ModelError for an unknown name, where
+    nothing is shipped, and where a file does not fit.
     """
     get_spec(name)
     if weights == "random":
@@ -45,6 +47,7 @@ def load_model(name: str, weights: str | None, classes: int | None = None) -> tu
             raise ModelError(
                 f"no weights are shipped for {name}; give --weights FILE, or --weights random for a benchmark"
             )
-        model, source = create_model(name, classes=classes).eval(), f"file {path.name}" if weights else "shipped"
+        block, source = options_of(read_weights(path)), f"file {path.name}" if weights else "shipped"
+        model = create_model(name, classes=classes, block=block).eval()
         load_weights(model, path, name)
     return model, {"source": source, "sha256": state_sha256(model)}

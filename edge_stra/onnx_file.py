@@ -81,6 +81,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(data):
         tag, place = read_varint(data, place)
+        if not 0 < tag >> 3 < 1 << 29:  # protobuf's own reader cuts a tag down to 32 bits: it would see another field
+            raise ValueError(f"a field of number {tag >> 3}")
         kind = tag & 7
         if kind == 0:
             value, place = read_varint(data, place)

@@ -91,6 +91,9 @@ def tolerance_of(target: str, quantize: str, random_weights: bool) -> Tolerance:
     return table.get(f"{target} {quantize}") or table[quantize]
 
 
+LEAST_LENGTH = 0.1  # of the median length of a reference's rows
+
+
 def sqnr_db(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
     """10 log10 of signal over noise power; infinite for equal arrays, minus infinity for a silent reference."""
     signal = float(np.square(reference, dtype=np.float64).sum())
@@ -101,10 +104,15 @@ def sqnr_db(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
 
 
 def cosine(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
-    """The smallest cosine of any row; arrays [count, K]."""
-    product = (reference.astype(np.float64) * candidate).sum(axis=1)
-    norms = np.linalg.norm(reference.astype(np.float64), axis=1) * np.linalg.norm(candidate.astype(np.float64), axis=1)
-    return float((product / np.maximum(norms, 1e-30)).min())
+    """The smallest cosine of any row; arrays [count, K].
+
+    A row far shorter than most (`LEAST_LENGTH`) has no direction to speak of: the logits of two labels on their border,
+    say. Such rows are judged by SQNR and top-1 alone.
+    """
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1)
+    cosines = (a * b).sum(axis=1) / np.maximum(lengths * np.linalg.norm(b, axis=1), 1e-30)
+    return float(cosines[lengths >= LEAST_LENGTH * np.median(lengths)].min())
 
 
 def compare(names: tuple[str, str], reference: Array, candidate: Array, classifier: bool) -> Comparison:

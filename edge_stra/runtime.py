@@ -199,15 +199,6 @@ def read_tensors(
             yield detail["name"], interpreter.get_tensor(detail["index"])
 
 
-def measure_ranges(model: bytes, inputs: Iterable[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of each float tensor of a float32 .tflite over all inputs [1, H, W, 3]."""
-    extremes: dict[str, tuple[float, float]] = {}
-    for name, value in read_tensors(model, inputs):
-        low, high = extremes.get(name, (np.inf, -np.inf))
-        extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
-    return extremes
-
-
 def invoke(interpreter: Any, path: Path) -> None:
     """One run of a loaded file. Raises ArtifactError where an operator fails."""
     try:

@@ -43,6 +43,12 @@ def read_spec(path: Path, usual: ModelSpec) -> ModelSpec:
     except ArtifactError as error:
         raise ModelError(f"{path}: {str(error).removesuffix('; export it again')}") from error
     check_labels(path, spec.labels, entries.get("labels"), usual)
+    mean, std = spec.input.mean_rgb, spec.input.std_rgb
+    if not (0 <= min(mean) <= max(mean) <= 1 and max(std) <= 1):  # else every picture would be nearly the same
+        raise ModelError(
+            f"{path}: mean_rgb must be 0 to 1 and std_rgb at most 1, of pixels from 0 to 1, but are {list(mean)} and "
+            f"{list(std)}; divide by 255 what is of pixels from 0 to 255"
+        )
     if not SIZES[0] <= min(spec.input.size_hw) <= max(spec.input.size_hw) <= SIZES[1]:
         raise ModelError(f"{path}: size_hw must be {SIZES[0]} to {SIZES[1]} pixels, but is {list(spec.input.size_hw)}")
     return spec

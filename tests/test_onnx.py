@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_stra.artifact import MAX_JSON_BYTES, Artifact
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
-from edge_stra.onnx_file import MESSAGES, embed, fields, read_embedded, read_onnx, write_varint
+from edge_stra.onnx_file import MESSAGES, embed, fields, has_external_data, read_embedded, read_onnx, write_varint
 from edge_stra.parity import compare, outputs_of
 from edge_stra.runtime_onnx import OnnxPredictor
 from edge_stra.spec import ArtifactError, DataError, InputSpec, MissingError, ModelSpec, Statistics
@@ -170,13 +170,15 @@ def test_int8_covers_what_the_recipe_does(files: dict[str, bytes]) -> None:
 
 @pytest.mark.slow
 def test_ranges_of_a_tflite_are_found_by_module(files: dict[str, bytes], exported: Exported) -> None:
+    from edge_stra.calibration.ranges import find_extremes
     from edge_stra.converters.onnx_quantize import by_module, find_parts, read_tensors
 
+    from edge_stra import runtime
     from edge_stra.export import synthetic_inputs
-    from edge_stra.runtime import measure_ranges
 
     inputs, _ = synthetic_inputs(SPEC, 2, seed=3)
-    found = by_module(Statistics(measure_ranges(exported.path.read_bytes(), inputs), {}, {})).low_high
+    extremes = find_extremes(runtime.read_tensors(exported.path.read_bytes(), inputs))
+    found = by_module(Statistics(extremes, {}, {})).low_high
     parts = find_parts(onnx.load_from_string(files["fp32"]))
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in parts.tensors}
     for name, value in read_tensors(files["fp32"], inputs, parts.tensors):
@@ -267,6 +269,15 @@ def test_tensors_outside_the_file_are_refused(tmp_path: Path, place: str) -> Non
     for reader in (read_embedded, load):
         with pytest.raises(ArtifactError, match="must hold all its tensors itself, but points to data outside"):
             reader(path)
+
+
+@pytest.mark.parametrize("tag", [b"\xea\x80\x80\x80\x10", b"\x00"])  # 13 + 2^29, which is 13 in 32 bits; 0
+def test_field_numbers_that_no_message_has_are_refused(tag: bytes) -> None:
+    """protobuf's own reader takes the first for field 13 of a tensor, `external_data`."""
+    tensor = tiny().graph.initializer[0].SerializeToString()
+    assert not has_external_data(memoryview(tensor), "TensorProto")
+    with pytest.raises(ValueError, match="a field of number"):
+        has_external_data(memoryview(tensor + tag + b"\0"), "TensorProto")
 
 
 def test_the_walk_to_tensors_knows_every_way() -> None:

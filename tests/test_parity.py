@@ -54,6 +54,16 @@ def test_numbers_that_are_none_fail_everywhere() -> None:
     assert check(people, GOOD, replace(GOOD, top1=None)) == [], "an embedder has no first choice"
 
 
+def test_outputs_near_nothing_have_no_direction() -> None:
+    """Logits of two labels are (z, -z): near z = 0 the sign may turn, and SQNR and top-1 are what counts."""
+    reference = np.array([[4.0, -4.0]] * 31 + [[0.05, -0.05]])
+    candidate = reference + np.array([-0.12, 0.12])
+    assert cosine(reference, candidate) == pytest.approx(1.0)
+    assert compare(("a", "b"), reference, candidate, classifier=True).top1 == pytest.approx(31 / 32)
+    candidate[3] *= -1
+    assert cosine(reference, candidate) == pytest.approx(-1.0)
+
+
 def test_measures_by_hand() -> None:
     reference = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)
     candidate = np.array([[3.0, 4.0], [1.0, 1.0]], np.float32)

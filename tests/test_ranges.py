@@ -19,6 +19,7 @@ from edge_stra.calibration.ranges import (
     Histogram,
     choose_ranges,
     collect_histograms,
+    find_extremes,
     minmax_range,
     mse_range,
     percentile_range,
@@ -36,7 +37,7 @@ from edge_stra.layers import compare_layers, module_path
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.recheck import recheck
-from edge_stra.runtime import find_runtime, measure_ranges
+from edge_stra.runtime import find_runtime, read_tensors
 from edge_stra.shipped import shipped_statistics
 from edge_stra.spec import DataError, ModelError, Settings, Statistics
 
@@ -293,7 +294,7 @@ def test_corrections_and_clips_reach_only_int8_parts(network: nn.Module) -> None
     graph, corrections = corrected_graph(recipe, SPEC, network, inputs)
     assert corrections
     assert not EARLY_LAYERS & set(corrections)
-    extremes = measure_ranges(graph, inputs)
+    extremes = find_extremes(read_tensors(graph, inputs))
     clipped = clipped_ranges(recipe, graph, extremes, inputs)
     assert len(clipped) > 50
     assert all(extremes[n][0] <= low <= high <= extremes[n][1] for n, (low, high) in clipped.items())

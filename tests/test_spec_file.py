@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import cv2
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 from edge_stra.artifact import open_artifact
 from edge_stra.cli import main
 from edge_stra.loading import load_model
-from edge_stra.models.registry import get_spec
+from edge_stra.models.registry import create_model, get_spec
 from edge_stra.preprocess import load_input
 from edge_stra.runtime import load_predictor
 from edge_stra.spec import ModelError
@@ -63,6 +65,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too large": ({"input": {"size_hw": [64, 512]}}, "size_hw must be 32 to 448 pixels"),
     "another colour": ({"input": {"color": "bgr"}}, "unknown color 'bgr'"),
     "no deviation": ({"input": {"std_rgb": [0, 1, 1]}}, "std above 0"),
+    "a mean of bytes": ({"input": {"mean_rgb": [123.7, 116.3, 103.5]}}, "must be 0 to 1 .*; divide by 255"),
+    "a deviation of bytes": ({"input": {"std_rgb": [58.4, 57.1, 57.4]}}, "std_rgb at most 1.*; divide by 255"),
+    "a mean below black": ({"input": {"mean_rgb": [-0.5, 0.5, 0.5]}}, "mean_rgb must be 0 to 1"),
 }
 
 
@@ -90,7 +95,10 @@ def three_classes() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "quantize"), [("tflite", "int8"), ("onnx", "int8"), ("coreml", "fp16")])
+@pytest.mark.parametrize(
+    ("target", "quantize"),
+    [("tflite", "int8-full"), ("onnx", "int8"), ("onnx", "fp16"), ("coreml", "fp16"), ("coreml", "w8a8")],
+)
 def test_labels_and_input_reach_the_artifact(target: str, quantize: str, tmp_path: Path) -> None:
     torch.save(three_classes(), tmp_path / "mine.pt")
     for index, picture in enumerate(face_pictures(33, (120, 80), seed=3)):
@@ -115,3 +123,23 @@ def test_labels_and_input_reach_the_artifact(target: str, quantize: str, tmp_pat
     assert edge_stra("check", path, "--weights", tmp_path / "mine.pt", *pictures).exit_code == 0
     judged = edge_stra("evaluate", path, "--data", tmp_path / "faces", "--json")
     assert judged.exit_code == 0 and list(json.loads(judged.stdout)["recall"]) == LABELS, judged.output
+
+
+@pytest.mark.slow
+def test_a_block_of_another_kind_is_exported_as_its_weights_are(tmp_path: Path, live: Callable[..., nn.Module]) -> None:
+    for name, block in (("a", {"window": 5, "modes": 4}), ("b", {"mode_attention": False})):
+        torch.save(live(create_model(NAME, block=block), (16, 3, 88, 88)).state_dict(), tmp_path / f"{name}.pt")
+        words = ["--model", NAME, "--weights", tmp_path / f"{name}.pt", "--quantize", "fp32", "--out", tmp_path / name]
+        done = edge_stra("export", *words)
+        assert done.exit_code == 0, done.output
+        (path,) = (tmp_path / name).glob("*.tflite")
+        assert edge_stra("check", path, "--weights", tmp_path / f"{name}.pt").exit_code == 0
+        assert ("StRA of 4 modes, window 5" in done.stderr) is (name == "a")
+        assert ("without mode attention" in done.stderr) is (name == "b")
+
+
+def test_a_handful_of_pictures_proves_nothing(tmp_path: Path) -> None:
+    for index, picture in enumerate(face_pictures(7, (48, 48), seed=3)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), picture)
+    done = edge_stra("export", "--model", NAME, "--quantize", "fp32", "--images", tmp_path, "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "at least 8 pictures to compare on, but has 7" in done.stderr, done.output

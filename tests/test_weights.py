@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 import subprocess
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from edge_stra.artifact import open_artifact, sha256_of
 from edge_stra.export import Request, export, synthetic_inputs
 from edge_stra.loading import load_model
-from edge_stra.models.registry import create_model
+from edge_stra.models.attention import StRA, options_of
+from edge_stra.models.registry import create_model, get_spec
 from edge_stra.models.weights import load_imagenet, load_weights, read_weights, save_weights, weights_model
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import load_predictor
@@ -44,7 +46,7 @@ class Code:
 
 
 def small() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    return nn.ModuleDict({"features": nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))})
 
 
 def truncated(path: Path, source: Path, share: float) -> Path:
@@ -222,6 +224,9 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
     "Lightning": lambda s: {"state_dict": {f"net.{k}": v for k, v in s.items()}, "epoch": 3},
     "AveragedModel": lambda s: {"n_averaged": torch.tensor(7)} | {f"module.{k}": v for k, v in s.items()},
     "both": lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    "a loss beside it": lambda s: {"criterion.weight": torch.ones(7)} | {f"model.{k}": v for k, v in s.items()},
+    "net": lambda s: {"net": s, "acc": 71.5},
+    "float64": lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
 }
 
 
@@ -231,6 +236,47 @@ def test_wrappings_are_taken_off(tmp_path: Path, wrapping: str) -> None:
     torch.save(WRAPPINGS[wrapping](source.state_dict()), tmp_path / "wrapped.pt")
     load_weights(target, tmp_path / "wrapped.pt", "small")
     assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_of_two_networks_in_a_file_neither_is_taken(tmp_path: Path) -> None:
+    state = small().state_dict()
+    torch.save({f"{name}.{k}": v for name in ("model", "teacher") for k, v in state.items()}, tmp_path / "two.pt")
+    with pytest.raises(ModelError, match=r"must hold one network, but holds several, below 'model\.' and 'teacher\.'"):
+        read_weights(tmp_path / "two.pt")
+
+
+def test_numbers_too_large_for_float32_are_refused(tmp_path: Path) -> None:
+    state = {k: v.double() if v.is_floating_point() else v for k, v in small().state_dict().items()}
+    state["features.0.0.bias"][0] = 1e300
+    torch.save(state, tmp_path / "large.pt")
+    with pytest.raises(ModelError, match=r"must hold finite numbers, but features\.0\.0\.bias"):
+        load_weights(small(), tmp_path / "large.pt", "small")
+
+
+BLOCKS: dict[str, dict[str, Any]] = {
+    "the paper's": {},
+    "window and modes": {"window": 5, "modes": 4},
+    "hidden channels": {"ratio": 2, "mask_hidden": 4},
+    "local attention alone": {"mode_attention": False, "window": 1},
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_a_block_is_read_off_its_weights(tmp_path: Path, live: Callable[..., nn.Module], case: str) -> None:
+    source = live(create_model(NAME, block=BLOCKS[case]), (4, 3, 88, 88))
+    torch.save(source.state_dict(), tmp_path / "mine.pt")
+    target, _ = load_model(NAME, str(tmp_path / "mine.pt"))
+    x = torch.from_numpy(synthetic_inputs(get_spec(NAME), 1, seed=2)[0][0]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        assert torch.equal(target(x), source(x))
+    options = dict(inspect.signature(StRA).parameters)
+    wanted = {name: BLOCKS[case].get(name, option.default) for name, option in options.items() if name != "channels"}
+    found = {"mode_attention": True} | options_of(source.state_dict())
+    assert {k: v for k, v in wanted.items() if k in found} == found
+
+
+def test_a_plain_network_has_no_block() -> None:
+    assert options_of(create_model("mobilenetv2.fer").state_dict()) == {}
 
 
 def test_saved_weights_come_back_to_the_bit(tmp_path: Path, live: Callable[..., nn.Module]) -> None:

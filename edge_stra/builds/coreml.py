@@ -11,6 +11,9 @@ from edge_stra.export import Build, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.spec import ModelSpec
 
+MOST_PICTURES = 128
+"""For the ranges of w8a8: the executor is slow, and they settle before."""
+
 
 def check(request: Request) -> None:
     """Refuses an iOS that is too old and switches of other targets, before any work. Raises ModelError."""
@@ -20,7 +23,8 @@ def check(request: Request) -> None:
 
 def build(request: Request, spec: ModelSpec, model: MobileNetV2, say: Say) -> Build:
     network = rewrite(model, spec, False)
-    inputs, source = calibration_inputs(request, spec) if request.quantize == "w8a8" else (None, None)
+    w8a8 = request.quantize == "w8a8"
+    inputs, source = calibration_inputs(request, spec, MOST_PICTURES) if w8a8 else (None, None)
     ios = check_request(spec, request.quantize, request.ios, len(spec.labels))
 
     def write(path: Path) -> None:

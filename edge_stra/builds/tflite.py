@@ -16,12 +16,12 @@ from edge_stra.builds.travelling import travelling_statistics
 from edge_stra.calibration.bias import apply_corrections, measure_corrections
 from edge_stra.calibration.parts import find_parts
 from edge_stra.calibration.quantize import quantize
-from edge_stra.calibration.ranges import choose_ranges, collect_histograms
+from edge_stra.calibration.ranges import choose_ranges, collect_histograms, find_extremes
 from edge_stra.converters.compact import compact
 from edge_stra.converters.tflite import convert
 from edge_stra.export import Build, Inputs, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
-from edge_stra.runtime import measure_ranges, read_tensors
+from edge_stra.runtime import read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
 from edge_stra.tflite_file import embed
 
@@ -76,7 +76,7 @@ def measure_statistics(
     network: as `rewrite` gives it for the recipe; inputs: [1, H, W, 3] each, read more than once.
     """
     graph, corrections = corrected_graph(recipe, spec, network, inputs)
-    ranges = measure_ranges(graph, inputs) if recipe.needs_calibration else {}
+    ranges = find_extremes(read_tensors(graph, inputs)) if recipe.needs_calibration else {}
     ranges |= clipped_ranges(recipe, graph, ranges, inputs)
     return graph, Statistics(ranges, corrections, source, recipe.settings)
 

@@ -10,7 +10,9 @@ converter survives: `edge_stra.reformulate` rewrites it exactly.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -210,6 +212,26 @@ class ModeAttention(nn.Module):
 def _gate(norm: nn.Module, z: Tensor, nodes: Tensor) -> Tensor:
     """sigmoid(BN_G(<z_g, s_i^g>)): z [B, G, D], nodes [B, G, D, N] -> [B, G, 1, N]."""
     return torch.sigmoid(norm(torch.einsum("bgd,bgdn->bgn", z, nodes))).unsqueeze(2)
+
+
+LOGIT, MASK = "logit.0.weight", "mode.mask.0.weight"
+
+
+def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What shapes tell of the StRA block in a network's weights: its arguments but `channels`, {} where there is none.
+
+    `mode_interaction` has no weights of its own, and keeps its default.
+    """
+    block = next((key.removesuffix(LOGIT) for key in state if key.endswith(f".{LOGIT}")), None)
+    if block is None:
+        return {}
+    hidden, depth, last = *state[block + LOGIT].shape[:2], state.get(f"{block}logit.3.weight")
+    value, mask = state.get(f"{block}value.weight"), state.get(block + MASK)
+    if value is None or last is None or not hidden or not depth or not len(value) // depth:
+        return {}
+    modes = len(value) // depth
+    found = {"modes": modes, "ratio": len(value) // hidden, "window": math.isqrt(max(0, len(last) // modes - 1))}
+    return found | ({"mode_attention": False} if mask is None else {"mask_hidden": len(mask) // modes})
 
 
 def diversity_loss(masks: Tensor) -> Tensor:

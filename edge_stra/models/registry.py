@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -42,16 +44,20 @@ def get_spec(name: str) -> ModelSpec:
     return ModelSpec(name, tag, pixels, labels, output)
 
 
-def create_model(name: str, dropout: float = 0.0, classes: int | None = None) -> MobileNetV2:
+def create_model(
+    name: str, dropout: float = 0.0, classes: int | None = None, block: Mapping[str, Any] | None = None
+) -> MobileNetV2:
     """The untrained network in training mode; `classes`: as many as the model has labels, where not given.
 
-    Raises ModelError for an unknown name.
+    `block`: arguments of the StRA block other than the paper's, as `options_of` reads them from weights; a plain
+    network has none. Raises ModelError for an unknown name, and where no such block can be.
     """
     spec = get_spec(name)
     architecture = ARCHITECTURES[name.split(".")[0]]
     count = classes or len(spec.labels)
     head = partial(ClassificationHead, classes=count, dropout=dropout) if spec.labels else EmbeddingHead
-    return MobileNetV2(head, architecture.width, architecture.slot)
+    slot = partial(StRA, **block) if block and architecture.slot is StRA else architecture.slot
+    return MobileNetV2(head, architecture.width, slot)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -30,8 +30,9 @@ UNREADABLE: tuple[type[Exception], ...] = (
     TypeError,
 )
 UNREADABLE += (zipfile.BadZipFile, AttributeError, AssertionError, OSError, OverflowError, struct.error)
-WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""What DDP, torch.compile and training frameworks put in front of every name."""
+FIRST = "features.0.0.weight"  # of every network here, below whatever names a larger module puts in front
+KEYS = ("state_dict", "model_state_dict", "model", "net", "state", "ema", "average")
+"""Where training checkpoints keep their tensors; of several the first."""
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its `module.`
 HOW = "save it with torch.save(model.state_dict(), PATH)"
 
@@ -49,9 +50,9 @@ def check_file(path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or a torch checkpoint. Nothing in the file is executed.
 
-    A training checkpoint that keeps its tensors under `state_dict`, `model_state_dict`, `model` or (this project's)
-    `average` is unwrapped, and what DDP, torch.compile and others put in front of every name is taken off. Raises
-    ModelError where the file is absent, damaged, too large, or holds code.
+    A training checkpoint that keeps its tensors under one of `KEYS` is unwrapped, and what DDP, torch.compile and
+    others put in front of its names is taken off, with what does not belong to it. Raises ModelError where the file is
+    absent, damaged, too large, or holds code or several networks.
     """
     check_file(path)
     try:
@@ -70,7 +71,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         code = f"holds code instead of tensors alone; {HOW}"
         cause = code if "GLOBAL" in str(error) else "is damaged or of another format"
         raise ModelError(f"{path} must be safetensors or a torch checkpoint of tensors, but it {cause}") from error
-    for key in ("state_dict", "model_state_dict", "model", "average"):
+    for key in KEYS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -78,15 +79,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} must hold a dictionary of tensors alone, but {came[:200]}; {HOW}")
     if odd := [k for k, v in state.items() if v.device.type != "cpu" or v.layout != torch.strided or v.is_quantized]:
         raise ModelError(f"{path} must hold ordinary tensors with their numbers, but {odd[0]} is none; save it again")
-    return unwrap({str(key): value for key, value in state.items()})
+    return unwrap({str(key): value for key, value in state.items()}, path)
 
 
-def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the wrappers' names, where all of them have it."""
-    state = {key: value for key, value in state.items() if key != COUNTER}
-    while state and (found := [w for w in WRAPPERS if all(key.startswith(w) for key in state)]):
-        state = {key.removeprefix(found[0]): value for key, value in state.items()}
-    return state
+def unwrap(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The network alone, where it is a part of a larger module: of DDP, torch.compile, or Lightning with its loss.
+
+    Raises ModelError where there are several such parts.
+    """
+    parts = {key.removesuffix(FIRST) for key in state if key == FIRST or key.endswith(f".{FIRST}")}
+    if len(parts) > 1:
+        names = " and ".join(repr(part) for part in sorted(parts))
+        raise ModelError(f"{path} must hold one network, but holds several, below {names}; save one alone")
+    part = parts.pop() if parts else ""
+    return {key.removeprefix(part): value for key, value in state.items() if key.startswith(part) and key != COUNTER}
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> None:
@@ -107,8 +113,9 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         raise ModelError(
             f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture{labels}?"
         )
-    check_finite(state, path)
-    model.load_state_dict({k: state.get(k, own[k]).to(own[k].dtype) for k in own})
+    cast = {k: state.get(k, own[k]).to(own[k].dtype) for k in own}
+    check_finite(cast, path)  # float64 may hold more than float32 does
+    model.load_state_dict(cast)
 
 
 def load_imagenet(model: MobileNetV2, path: Path) -> None:
