@@ -89,6 +89,15 @@ def hold_out(crops: Crops, count: int, seed: int = 0) -> tuple[Crops, Crops]:
     return crops.take(~held), crops.take(held)
 
 
+def count_answerable(query: Crops, gallery: Crops) -> int:
+    """Queries whose identity another camera shows in the gallery: what mAP and ranks are the mean of."""
+    cameras: dict[int, set[int]] = {}
+    for identity, camera in zip(gallery.identities.tolist(), gallery.cameras.tolist(), strict=True):
+        cameras.setdefault(identity, set()).add(camera)
+    asked = zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
+    return sum(1 for identity, camera in asked if cameras.get(identity, set()) - {camera})
+
+
 def query_and_gallery(crops: Crops) -> tuple[Crops, Crops]:
     """As Market-1501 does it: one crop of each identity in each camera asks, all others are the gallery.
 

@@ -14,12 +14,23 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from edge_stra.training.recipe import parse_recipe
+
+from edge_stra.spec import EdgeStraError
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a folder that edge-stra train wrote")
-    runs = [read(folder) for folder in parser.parse_args().runs]
-    for key in ("recipe", "data", "init", "teachers"):
+    folders = parser.parse_args().runs
+    runs = [read(folder) for folder in folders]
+    try:
+        recipes = [parse_recipe(run["recipe"], str(folder)) for run, folder in zip(runs, folders, strict=True)]
+    except EdgeStraError as error:
+        raise SystemExit(str(error)) from error
+    if any(recipe != recipes[0] for recipe in recipes):  # whatever entries recipes have got since, and without notes
+        raise SystemExit("runs must have one recipe, but these have several: their scores don't compare")
+    for key in ("data", "init", "teachers"):
         if any(run.get(key) != runs[0].get(key) for run in runs):
             raise SystemExit(f"runs must have one {key}, but these have several: their scores don't compare")
     if len({(run["model"], run["seed"]) for run in runs}) < len(runs):

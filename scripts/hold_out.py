@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_stra.identities import DISTRACTOR, Crops, hold_out, list_crops, query_and_gallery
+from edge_stra.identities import DISTRACTOR, Crops, count_answerable, hold_out, list_crops, query_and_gallery
 from edge_stra.spec import EdgeStraError, OutputError
 
 
@@ -52,6 +52,7 @@ def split(source: Path, out: Path, identities: int, seed: int, distractors: bool
     for name, crops in parts.items():
         place(crops, out / name, copy, flat)
     said = [f"{name}: {len(c)} crops, {len(np.unique(c.identities))} identities" for name, c in parts.items()]
+    said[1] += f", {count_answerable(query, gallery)} of them with an answer in the gallery"
     if distractors:
         place(train, out / "bounding_box_test", copy, flat, distractors=True)
         said.append(f"bounding_box_test: {len(train)} distractors more")

@@ -180,4 +180,4 @@ def test_market_takes_seconds_and_little_memory() -> None:
     seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seconds < 20
-    assert peak < 4e9
+    assert peak < 0.15e9, "the whole matrix would be 0.21 GB"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 
@@ -104,6 +104,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbrok
     recipe = faces / "recipe.json"
     save_weights(random_model(FER), faces / "teacher.safetensors", name=FER)
     distilled = {"teacher_share": 0.5, "augment": {"degrees": 10, "erase": 0.5, "mix": 0.4}}
+    distilled |= {"sam_rho": 0.05}
     recipe.write_text(json.dumps(small("fer", stages=[{"epochs": 6, "size": [32, 32]}], **distilled)))
     teacher = ["--teacher", str(faces / "teacher.safetensors")]
     line = command(faces, recipe, faces / "whole", *teacher)
@@ -136,6 +137,7 @@ def test_two_processes_train_as_one_with_the_same_batch(people: Path) -> None:
     save_weights(random_model(REID), people / "alive.safetensors", name=REID)
     recipe = people / "recipe.json"
     exact = {"precision": "fp32", "optimizer": "sgd", "learning_rate": 0.01, "dropout": 0.0, "batch": 24}
+    exact |= {"sam_rho": 0.005}  # further uphill the two lie further apart: 7 % at 0.05
     pairs = {"identities_per_batch": 6, "triplet_weight": 1.0, "augment": {"erase": 0.5, "translate": 0.1}}
     recipe.write_text(json.dumps(small("reid", **exact, **pairs, stages=[{"epochs": 1, "size": [64, 32]}])))
     start = ["--init", str(people / "alive.safetensors")]
@@ -235,6 +237,31 @@ def test_norms_keep_the_statistics_of_the_weights_themselves(faces: Path) -> Non
     plain, aware = descent(faces, rho=0.0), descent(faces, rho=0.5)
     assert [len(step_watched(run)) for run in (plain, aware)] == [1, 2]
     assert torch.equal(flat(plain.learner.buffers()), flat(aware.learner.buffers()))
+
+
+def test_what_a_quantized_run_rounds_and_frozen_blocks_keep_their_statistics_too(people: Path) -> None:
+    changes = {"quantized": True, "precision": "fp32", "optimizer": "sgd", "momentum": 0.0}
+    kept = []
+    for rho in (0.0, 0.5):
+        run = run_of(small("reid", sam_rho=rho, **changes), people, people / "out")
+        run.prepare(3)
+        run.step(torch.arange(8), 0, 1)
+        kept.append(flat(run.learner.buffers()))
+    assert torch.equal(*kept)
+
+
+def test_gradients_that_are_not_finite_end_a_run_before_they_reach_the_weights(faces: Path) -> None:
+    run = descent(faces, rho=1e38)  # so far uphill that the second pass overflows
+    run.prepare(0)
+    before = flat(run.learner.parameters())
+    with pytest.raises(ModelError, match="gradients are not finite at step 0"):
+        run.step(torch.arange(8), 0, 1)
+    assert torch.equal(flat(run.learner.parameters()), before)
+
+
+def test_a_recipe_is_the_same_whatever_its_note_says() -> None:
+    one, other = (parse_recipe(small("fer", note=note), "test") for note in ("before", "after"))
+    assert one == other
 
 
 def test_both_passes_of_a_sharpness_aware_step_see_the_same(faces: Path) -> None:
@@ -359,7 +386,7 @@ def written_run(folder: Path, model: str, seed: int, scores: list[float], **chan
     folder.mkdir()
     stages = [{"epochs": 2, "size": [44, 44]}, {"epochs": len(scores) - 2, "size": [88, 88]}]
     epochs = [{"epoch": index + 1, "accuracy": score} for index, score in enumerate(scores)]
-    run = {"model": model, "seed": seed, "recipe": {"task": "fer", "stages": stages}, "epochs": epochs} | changes
+    run = {"model": model, "seed": seed, "recipe": small("fer", stages=stages), "epochs": epochs} | changes
     (folder / "history.json").write_text(json.dumps(run))
     return str(folder)
 
@@ -384,6 +411,17 @@ def test_runs_are_compared_by_their_epochs_at_the_last_size(tmp_path: Path) -> N
     ]
 
 
+def test_runs_from_before_recipes_had_more_entries_compare(tmp_path: Path) -> None:
+    old = written_run(tmp_path / "old", "plain", 0, [90, 91, 60])
+    recipe = json.loads((tmp_path / "old" / "history.json").read_text())["recipe"]
+    new = written_run(
+        tmp_path / "new", "stra", 0, [1, 2, 70], recipe=asdict(parse_recipe(recipe, "test")) | {"note": "as before"}
+    )
+    assert "| stra | 0 | 70.00 | 70.00 |" in compare(old, new).stdout
+    other = written_run(tmp_path / "other", "stra", 0, [1, 2, 70], recipe=recipe | {"sam_rho": 0.1})
+    assert "runs must have one recipe" in compare(old, other).stderr
+
+
 def test_runs_that_do_not_compare_are_refused_in_one_line(tmp_path: Path) -> None:
     first = written_run(tmp_path / "a", "plain", 0, [1, 2, 3])
     other = written_run(tmp_path / "b", "stra", 0, [1, 2, 3], init="abc")
@@ -392,12 +430,16 @@ def test_runs_that_do_not_compare_are_refused_in_one_line(tmp_path: Path) -> Non
         json.dumps(json.loads((tmp_path / "c/history.json").read_text()) | {"seed": None})
     )
     (tmp_path / "d" / "history.json").write_text("[]")
+    unknown = written_run(
+        tmp_path / "e", "stra", 1, [1, 2, 3], recipe=small("fer", tusk=1, stages=[{"epochs": 3, "size": [88, 88]}])
+    )
     for folders, message in (
         ((first, other), "runs must have one init"),
         ((first, first), "runs must differ in model or seed"),
         ((first, str(tmp_path)), "must hold a finished run"),
         ((first, nameless), "must hold a finished run"),
         ((first, odd), "must hold a finished run"),
+        ((first, unknown), "unknown entry 'tusk'"),
     ):
         done = compare(*folders)
         assert done.returncode == 1 and done.stdout == ""

@@ -92,7 +92,7 @@ class Recipe:
     sam_rho: float = 0.0  # how far SAM looks uphill; 0: not at all (training/sharpness.py)
     precision: str = "bf16"  # bf16: mixed, weights in float32 | fp32
     quantized: bool = False  # quantization-aware: int8 weights and activations in the forward pass
-    note: str = ""
+    note: str = field(default="", compare=False)  # for people: runs of one recipe may differ in it
 
     @property
     def epochs(self) -> int:

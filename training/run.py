@@ -196,6 +196,15 @@ class Run:
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         return parts
 
+    def check_gradients(self, position: int) -> None:
+        """Raises ModelError before a step that would make weights, average and the next checkpoint NaN."""
+        length = torch.stack(torch._foreach_norm([p.grad for p in self.learner.parameters() if p.grad is not None]))
+        if not bool(length.isfinite().all()):
+            raise ModelError(
+                f"the gradients are not finite at step {position}; a smaller learning rate may help. The last "
+                "checkpoint is from before it"
+            )
+
     def step(self, chosen: Tensor, position: int, steps: int) -> dict[str, float]:
         """One step on the pictures `chosen` [batch]; returns the parts of the loss and the learning rate."""
         recipe, world = self.recipe, self.world
@@ -218,6 +227,7 @@ class Run:
             torch.manual_seed(step_seed + world.rank * 7_919)  # the same dropout in both passes
             with uphill(self.learner, recipe.sam_rho):
                 self.find_gradients(inputs, labels)
+        self.check_gradients(position)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(recipe.ema_decay, (1 + position) / (10 + position))
@@ -261,10 +271,6 @@ def train(
             while run.index < len(order):
                 parts = run.step(order[run.index], first + run.index, steps)
                 loss = sum(value for name, value in parts.items() if name != "rate")
-                if not math.isfinite(loss):
-                    raise ModelError(
-                        f"the loss is {loss} at step {first + run.index}; a smaller learning rate may help"
-                    )
                 run.index += 1
                 run.loss_sum += loss
                 bar.update()

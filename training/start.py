@@ -16,6 +16,7 @@ from edge_stra.training.tasks import create_task
 from edge_stra.training.teachers import ask_teachers, check_teachers, load_teachers
 from torch.utils.tensorboard import SummaryWriter
 
+from edge_stra.models.mobilenetv2 import has_native_bfloat16
 from edge_stra.models.registry import create_model, get_spec
 from edge_stra.models.weights import check_file
 from edge_stra.spec import ModelError
@@ -66,6 +67,10 @@ def start(
         if world.leads:
             out.mkdir(parents=True, exist_ok=True)
             say(f"{spec.name}, recipe {recipe_name}: {task.summary}, {recipe.epochs} epochs, {world.device}")
+            if recipe.precision == "bf16" and world.device.type == "cpu" and not has_native_bfloat16(world.device):
+                say('this CPU only imitates bfloat16: a recipe with "precision": "fp32" is faster here')
+            if run.trained and spec.task == "reid" and held:
+                say("the identities held out must be the same all along: where --init has seen them, scores flatter")
             with SummaryWriter(str(out)) as board:
 
                 def scalars(values: dict[str, float], step: int) -> None:

@@ -21,7 +21,7 @@ from edge_stra.training.sets import Pictures, Progress, load_crops, load_fer, re
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_stra.identities import Crops, query_and_gallery
+from edge_stra.identities import Crops, count_answerable, query_and_gallery
 from edge_stra.models.mobilenetv2 import EmbeddingHead, MobileNetV2
 from edge_stra.models.registry import create_model, get_spec
 from edge_stra.ranking import rank
@@ -181,6 +181,9 @@ class ReidTask(Task):
             self.query = read_crops(query, recipe.stored, progress), query
             self.gallery = read_crops(gallery, recipe.stored, progress), gallery
         self.summary = f"{len(crops)} crops of {self.identities} identities, {held} identities held out"
+        if self.query and self.gallery:
+            asked = self.query[1]
+            self.summary += f" ({count_answerable(asked, self.gallery[1])} of {len(asked)} queries can be answered)"
 
     def create_learner(self) -> Learner:
         return Learner(create_model(self.spec.name), self.identities)

@@ -69,7 +69,8 @@ def evaluate(
     if picture is not None:
         check_picture_path(picture)
     workers = threads or os.cpu_count() or 1
-    subject = open_subject(source, model, workers, flip_average)
+    names = models_of([name for name in (source, baseline) if name], model)
+    subject = open_subject(source, names[source], workers, flip_average)
     if picture is not None and len(subject.spec.labels) > MOST_DRAWN:
         count = len(subject.spec.labels)
         raise DataError(f"--picture shows at most {MOST_DRAWN} labels, but {subject.label} has {count}; leave it out")
@@ -79,7 +80,7 @@ def evaluate(
         raise click.UsageError(
             f"--min-map is for re-identification models, but {subject.label} is none; give --min-accuracy"
         )
-    done = run_evaluation(subject, data, open_subject(baseline, model, workers) if baseline else None, bar)
+    done = run_evaluation(subject, data, open_subject(baseline, names[baseline], workers) if baseline else None, bar)
     told = done.report | ({"flip_average": True} if flip_average else {})
     emit(told, as_json, render(done.report))  # before the picture: the figures stay where it can't be written
     if picture is not None:
@@ -89,6 +90,19 @@ def evaluate(
         say(f"picture: {picture}")
     if failures := find_failures(done.report, min_accuracy if min_map is None else min_map, max_drop):
         raise ParityError("; ".join(failures))
+
+
+def models_of(sources: list[str], model: str | None) -> dict[str, str | None]:
+    """What --model says of each source: of two checkpoints it is for the one that does not say itself what it is."""
+    from edge_stra.subjects import ARTIFACTS
+
+    files = [name for name in sources if Path(name).is_file() and Path(name).suffix.lower() not in ARTIFACTS]
+    if model is None or len(files) < 2:
+        return dict.fromkeys(sources, model)
+    from edge_stra.models.weights import weights_model
+
+    unnamed = [name for name in files if weights_model(Path(name)) is None]
+    return {name: model if name in unnamed or not unnamed else None for name in sources}
 
 
 def check_picture_path(path: Path) -> None:
