@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_stra.evaluate import list_market
-from edge_stra.identities import Crops, hold_out, list_crops, market_crops, query_and_gallery
+from edge_stra.identities import Crops, count_answerable, hold_out, list_crops, market_crops, query_and_gallery
 from edge_stra.spec import DataError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "hold_out.py"
@@ -136,6 +136,12 @@ def test_where_cameras_saw_each_identity_once_its_last_crop_stays_to_be_found() 
     )
     assert set(named(query)) == {"0001_c1_a.jpg", "0001_c2_a.jpg", "0002_c1_a.jpg"}
     assert set(named(gallery)) == {"0001_c3_a.jpg", "0002_c2_a.jpg", "0003_c1_a.jpg"}
+
+
+def test_a_query_has_an_answer_where_another_camera_shows_the_identity() -> None:
+    query = crops("0001_c1_a.jpg", "0001_c2_a.jpg", "0002_c1_a.jpg", "0003_c1_a.jpg")
+    gallery = crops("0001_c1_b.jpg", "0002_c1_b.jpg", "0002_c2_b.jpg")
+    assert count_answerable(query, gallery) == 2  # 0001 of camera 2, and 0002
 
 
 def run_script(*words: object) -> subprocess.CompletedProcess[str]:
