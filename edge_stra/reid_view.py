@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,15 +65,19 @@ class PeopleView:
         self.sightings: dict[int, Sighting] = {}
         self.enrolled: set[str] = set()  # in this run: the name of somebody forgotten meanwhile is not given again
         self.retries_s: dict[str, float] = {}  # when what failed may be tried again: SEARCH, ENROL
+        self.blind_s = 0.0  # that the gallery took since the last frame: a server that is down takes seconds to fail
+        self.farthest: float | None = None  # the threshold at the start: the page's may be lower, and strangers many
 
     def look(self, frame: Frame, settings: Mapping[str, Any]) -> Look:
         watch = Stopwatch()
         threshold = float(settings["threshold"])
+        self.farthest = threshold if self.farthest is None else self.farthest
         with watch("detect"):
             found = self.detect(frame.rgb_u8)
             people = found[:MAX_PEOPLE]
             boxes = [person.box_xywh for person in people]
-            numbers = self.tracker.update(boxes, frame.time_s)
+            numbers = self.tracker.update(boxes, frame.time_s, self.blind_s)
+            self.blind_s = 0.0
             self.sightings = {n: self.sightings.get(n, Sighting()) for n in self.tracker.tracks}
         with watch("embed"):
             self.embed(frame, boxes, numbers)
@@ -80,7 +85,7 @@ class PeopleView:
             self.ask_gallery(SEARCH, self.search)
             settle(self.sightings, threshold, frame.time_s, self.confirm)
             if self.enrol and SEARCH not in self.retries_s:
-                self.ask_gallery(ENROL, lambda: self.enrol_strangers(frame.time_s, threshold))
+                self.ask_gallery(ENROL, partial(self.enrol_strangers, frame.time_s, max(threshold, self.farthest)))
         with watch("draw"):
             base = frame.rgb_u8
             if settings["privacy"]:
@@ -119,7 +124,8 @@ class PeopleView:
 
         A gallery may answer and yet take nobody in, as on a full disk: known people keep their names then.
         """
-        if self.timer() < self.retries_s.get(what, 0.0):
+        start = self.timer()
+        if start < self.retries_s.get(what, 0.0):
             return
         try:
             work()
@@ -127,6 +133,8 @@ class PeopleView:
             if what not in self.retries_s:
                 self.tell(f"{error}; {CONSEQUENCES[what]}")
             self.retries_s[what] = self.timer() + RETRY_S
+        finally:
+            self.blind_s += self.timer() - start
 
     def search(self) -> None:
         """Looks up each track that has new embeddings."""

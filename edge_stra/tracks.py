@@ -39,15 +39,16 @@ class Tracker:
         self.tracks: dict[int, Track] = {}
         self._next, self._time_s = 1, -np.inf
 
-    def update(self, boxes: Sequence[RectXywh], time_s: float) -> list[int]:
+    def update(self, boxes: Sequence[RectXywh], time_s: float, blind_s: float = 0.0) -> list[int]:
         """The track's number for each box of a frame, in order. Raises DataError where time runs backwards.
 
-        Pairs with the largest overlap are joined first; what is left over begins a track of its own.
+        `blind_s`: how much of the time since the last frame nobody looked; no track is over for that. Pairs with the
+        largest overlap are joined first; what is left over begins a track of its own.
         """
         if time_s < self._time_s:
             raise DataError(f"a frame must not be older than the last, but is by {self._time_s - time_s:.3f} s")
         self._time_s = time_s
-        self.tracks = {n: t for n, t in self.tracks.items() if time_s - t.seen_s <= self.gap_s}
+        self.tracks = {n: t for n, t in self.tracks.items() if time_s - t.seen_s <= self.gap_s + blind_s}
         numbers: list[int | None] = [None] * len(boxes)
         candidates = list(self.tracks.values())
         overlaps = overlap_matrix([track.expected(time_s) for track in candidates], boxes)  # (tracks, boxes)

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from edge_stra.commands.gallery import gallery as group
 from edge_stra.gallery.copying import copy_gallery, export_gallery
 from edge_stra.gallery.naming import DEFAULT_THRESHOLD, effective_threshold, nearest_known
 from edge_stra.gallery.open import open_gallery, same_place
-from edge_stra.gallery.sqlite_file import KEY_VARIABLE
+from edge_stra.gallery.sqlite_file import KEY_VARIABLE, file_system
 from edge_stra.gallery.store import Entry, Maker, Match
 from edge_stra.gallery.times import parse_age, parse_time
 from edge_stra.spec import DataError, GalleryError, InputSpec, MissingError, ModelSpec, OutputError
@@ -352,6 +353,7 @@ def test_a_file_open_here_is_not_opened_beside_sqlite(uri: str, monkeypatch: pyt
     """Closing it would drop SQLite's locks, which belong to the process."""
     first = open_gallery(uri, MAKER)
     opened: list[Path] = []
+    monkeypatch.setattr("edge_stra.gallery.sqlite_file.file_system", lambda device: "ext4")
     monkeypatch.setattr(Path, "open", lambda self, *args: opened.append(self))
     second = open_gallery(uri, MAKER)
     assert opened == []
@@ -580,6 +582,21 @@ def test_adds_a_folder_by_names_and_by_folders(commands: Callable[..., Result], 
     kept.close()
 
 
+def test_a_gallery_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, mounts = tmp_path / "gallery.db", tmp_path / "mountinfo"
+    device = tmp_path.stat().st_dev
+    line = "36 35 {}:{} / /mnt rw,noatime shared:7 - {} server:/share rw\n"
+    other = line.format(os.major(device) + 1, os.minor(device), "nfs4")
+    monkeypatch.setattr("edge_stra.gallery.sqlite_file.file_system", partial(file_system, mounts=mounts))
+    mounts.write_text(other + line.format(os.major(device), os.minor(device), "ext4"))
+    open_gallery(str(path), MAKER).close()
+    mounts.write_text(other + line.format(os.major(device), os.minor(device), "nfs4"))
+    with pytest.raises(GalleryError, match=r"must be on a local disk, but is on nfs4: .*milvus://"):
+        open_gallery(str(path), MAKER)
+    mounts.unlink()
+    open_gallery(str(path), MAKER).close()  # a system that does not tell
+
+
 def test_purges_exports_and_copies(commands: Callable[..., Result], tmp_path: Path) -> None:
     picture = draw(tmp_path / "a.png", "rg")
     commands("add", "--model=model", picture, "--identity", "old", "--time", "2020-01-01")
@@ -594,7 +611,9 @@ def test_purges_exports_and_copies(commands: Callable[..., Result], tmp_path: Pa
     assert "two galleries" in commands("copy", "gallery.db", f"sqlite:///{tmp_path}/gallery.db", code=1).stderr
     commands("add", "--model=other", picture, "--identity", "x", "--gallery", "other.db")
     assert "tiny.reid.fp32 (dddddddddddd" in commands("copy", "gallery.db", "other.db", "--merge", code=1).stderr
-    assert json.loads(commands("purge", "--older-than", "30d", "--json").stdout) == {
+    asked = commands("purge", "--older-than", "30d", code=1, answer="n\n")
+    assert "remove from sqlite:///gallery.db all that was seen before 20" in asked.stderr
+    assert json.loads(commands("purge", "--older-than", "30d", "--yes", "--json").stdout) == {
         "gallery": "sqlite:///gallery.db", "removed": 1, "count": 1,
     }  # fmt: skip
     assert "an age must be" in commands("purge", "--older-than", "soon", code=1).stderr

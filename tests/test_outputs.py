@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -103,6 +104,7 @@ def test_a_recording_plays_at_real_speed(times_s: list[float], expected: list[in
         output.write(scene(number, time_s, shade=10 * number))
     output.close()
     assert shades(tmp_path / "a.mp4") == expected
+    assert stat.S_IMODE((tmp_path / "a.mp4").stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
@@ -309,6 +311,21 @@ def test_a_log_that_exists(name: str, mode: Any, half: str, tmp_path: Path) -> N
     assert len(rows) == expected
     assert path.read_text().startswith(before) == (mode == "append")
     assert "half" not in path.read_text()
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_a_log_has_one_writer_and_its_owner_alone_reads_it(name: str, mode: Any, tmp_path: Path) -> None:
+    path, kind = tmp_path / name, OUTPUTS[name]
+    first = kind(path)
+    first.write(scene(0, rows=[FACE]))
+    before = path.read_text()
+    with pytest.raises(OutputError, match="is written by another process; name a file for each camera"):
+        kind(path, mode)
+    assert path.read_text() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first.close()
+    kind(path, mode).close()
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

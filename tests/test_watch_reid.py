@@ -113,7 +113,7 @@ class Stage:
     def __init__(self, gallery: MemoryGallery | None = None, **more: Any) -> None:
         self.gallery = gallery or MemoryGallery(("anna", RED))
         self.predictor, self.people, self.told = ColourPredictor(), list[Person](), list[str]()
-        self.frames, self.now_s = 0, 0.0
+        self.frames, self.now_s, self.late_s = 0, 0.0, 0.0
         self.view = PeopleView(self.predictor, lambda rgb: self.people, self.gallery, tell=self.told.append,
                                clock=lambda: 1e9 + self.now_s, timer=lambda: self.now_s, **more)  # fmt: skip
 
@@ -123,7 +123,7 @@ class Stage:
         for (left, top, width, height), rgb in people:
             picture[max(0, top) : top + height, max(0, left) : left + width] = rgb
         self.people = [Person(box, 0.9) for box, _ in people]
-        self.now_s = self.frames * STEP_S
+        self.now_s = self.frames * STEP_S + self.late_s
         frame = Frame(picture, self.frames, self.now_s, 0.0)
         self.frames += 1
         return self.view.look(frame, {"threshold": threshold, "privacy": False, **more})
@@ -364,6 +364,32 @@ def test_names_given_stay_while_the_gallery_is_away() -> None:
         stage.show((BOX, RED))
     stage.gallery.failing = True
     assert {stage.show((BOX, RED)).rows[0]["identity"] for _ in range(30)} == {"anna"}
+
+
+def test_names_given_stay_while_a_gallery_takes_seconds_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server that is down does: the next live frame is seconds newer, and nobody has left meanwhile."""
+    stage = Stage()
+    for _ in range(5):
+        stage.show((BOX, RED))
+
+    def slow(*words: Any, **more: Any) -> list[Match]:
+        stage.late_s, stage.now_s = stage.late_s + 3.0, stage.now_s + 3.0
+        raise GalleryError("no answer")
+
+    monkeypatch.setattr(stage.gallery, "search", slow)
+    rows = [stage.show((BOX, RED)).rows[0] for _ in range(60)]
+    assert stage.late_s > 3.0, "asked more than once"
+    assert {(row["identity"], row["track"]) for row in rows} == {("anna", 1)}
+    stage.late_s += 3.0  # a camera that gives no frames for so long: who is there then may be anybody
+    assert stage.show((BOX, RED)).rows[0]["track"] == 2
+
+
+def test_a_threshold_that_a_viewer_lowers_makes_no_strangers_of_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(enrol=True)
+    stage.show((BOX, (255, 160, 0)))  # 0.55 from anna, no stranger at the threshold of the start, 0.5
+    for _ in range(60):
+        assert stage.show((BOX, (255, 160, 0)), threshold=0.2).rows[0]["identity"] is None
+    assert list(stage.gallery.identities()) == ["anna"]
 
 
 def test_an_enrolment_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,21 +195,25 @@ def forget(name: str, yes: bool, uri: str, as_json: bool) -> None:
 
 
 @gallery.command()
-@click.option("--older-than", "age", required=True, help="An age: 90m, 12h, 30d or 8w.")
+@click.option("--older-than", "age", required=True, help="An age: 90m (minutes), 12h, 30d or 8w.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
 @uri_option
 @json_option
-def purge(age: str, uri: str, as_json: bool) -> None:
-    """Remove the embeddings seen longer ago than an age. Meant for a daily timer.
+def purge(age: str, yes: bool, uri: str, as_json: bool) -> None:
+    """Remove the embeddings seen longer ago than an age, of everybody. Meant for a daily timer. It can't be undone.
 
     \b
     Example:
-      edge-stra gallery purge --older-than 30d
+      edge-stra gallery purge --older-than 30d --yes
     """
     from edge_stra.gallery.open import open_gallery
     from edge_stra.gallery.times import parse_age
 
     before_s = max(0.0, time.time() - parse_age(age))
     with closing(open_gallery(uri, None)) as kept:
+        if not yes:
+            day = datetime.fromtimestamp(before_s).astimezone().isoformat(" ", "minutes")
+            click.confirm(f"remove from {kept.uri} all that was seen before {day}?", abort=True, err=True)
         gone = kept.purge(before_s)
         report = {"gallery": kept.uri, "removed": gone, "count": kept.count()}
     emit(report, as_json, f"removed {gone} older than {age}; {report['count']} embeddings are left")

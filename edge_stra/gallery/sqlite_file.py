@@ -21,6 +21,11 @@ KEY_VARIABLE = "EDGE_STRA_GALLERY_KEY"
 APPLICATION_ID = 0x45535447  # ESTG: what `file` and this project know a gallery by
 SCHEMA_VERSION = 1
 HEADER = b"SQLite format 3\0"
+MOUNTS = Path("/proc/self/mountinfo")
+# SQLite finds shared memory there too and answers that its log can be used; but each machine has its own.
+NETWORK = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs")
+)
 BUSY_S = 30.0  # a forget rewrites the file, which writers wait for
 PAGE_BYTES = 8192  # three embeddings of 512 numbers; at 4096 each would take a page of its own
 TABLES = {
@@ -66,6 +71,11 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
     if key and create and not path.exists():
         cipher_module()  # before the file is made: an empty one left behind would be filled without the key
     inode = find_place(path, create)
+    if (kind := file_system(inode[0])) in NETWORK:
+        raise GalleryError(
+            f"{path} must be on a local disk, but is on {kind}: machines that share an SQLite file damage it; take "
+            "--gallery milvus://HOST:19530 for several machines"
+        )
     module = _open_here[inode][-1] if _open_here.get(inode) else choose_module(path, create, key, maker is not None)
     with told(module, path, key):
         connection = module.connect(str(path), timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -83,6 +93,20 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
         raise
     _open_here.setdefault(inode, []).append(module)
     return opened
+
+
+def file_system(device: int, mounts: Path = MOUNTS) -> str | None:
+    """The kind of file system that a device number is of, as Linux names it; None where the system does not tell.
+
+    A line of mountinfo: 36 35 98:0 /root /mnt options [fields] - ext4 source options (proc(5)).
+    """
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = mounts.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    found = [line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2:3] == [wanted]]
+    return found[-1] if found else None
 
 
 def find_place(path: Path, create: bool) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -40,7 +41,8 @@ class LineFile:
     """An open file that only ever holds whole lines; `Path("-")` is standard output.
 
     mode: "new" refuses a file that exists, "append" goes on with it: a half line that a cut of power left at its end
-    is cut off. Lines reach the operating system at once. Raises OutputError where it can't be written.
+    is cut off. Lines reach the operating system at once. A new file is readable by its owner alone: it says who was
+    where. Raises OutputError where it can't be written, or another process writes it.
     """
 
     def __init__(self, path: Path, mode: Mode = "new") -> None:
@@ -49,9 +51,15 @@ class LineFile:
         check_log(path, mode)
         if path == STANDARD_OUTPUT:
             return
-        flags = {"new": os.O_EXCL, "overwrite": os.O_TRUNC, "append": 0}[mode]
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_EXCL if mode == "new" else 0)
+            self._handle = os.open(path, flags, 0o600)
+            lock(self._handle)
+            if mode == "overwrite":
+                os.ftruncate(self._handle, 0)
+        except BlockingIOError as error:
+            self.close()
+            raise OutputError(f"{path} is written by another process; name a file for each camera") from error
         except OSError as error:
             self.close()
             raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
@@ -120,6 +128,24 @@ class LineFile:
         if self._handle is not None:
             os.close(self._handle)
         self._handle = None
+
+
+def lock(handle: int) -> None:
+    """Keeps other processes of ours from a file: two that write it would cut and overwrite each other's lines.
+
+    Raises BlockingIOError where one has it. File systems and systems that can't lock are left as they are.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise BlockingIOError(error.errno, error.strerror) from error
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
 
 
 class JsonlOutput:

@@ -81,7 +81,6 @@ class Mp4Output:
                 raise OutputError(
                     f"OpenCV {cv2.__version__} must write MPEG-4 of {size}, but can't; install opencv-python-headless"
                 )
-            temporary.chmod(0o644)
             temporary.replace(self.path)  # the writer goes on writing to the same file
         except OSError as error:
             raise OutputError(f"{self.path} can't be written: {error.strerror or error}") from error

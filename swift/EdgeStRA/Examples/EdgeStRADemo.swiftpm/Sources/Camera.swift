@@ -1,7 +1,7 @@
 import AVFoundation
 import CoreVideo
 
-/// An upright frame, BGRA, and its time in seconds.
+/// An upright frame as the camera sees it, BGRA, not mirrored, and its time in seconds.
 struct Frame: @unchecked Sendable {  // the buffer is only read
     let buffer: CVPixelBuffer
     let timeS: Double
@@ -58,16 +58,16 @@ final class Camera: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unc
         guard session.canAddInput(input), session.canAddOutput(output) else { throw CameraError.absent }
         session.addInput(input)
         session.addOutput(output)
-        if let connection = output.connection(with: .video) { upright(connection, mirrored: position == .front) }
+        if let connection = output.connection(with: .video) { upright(connection) }
     }
 
-    private func upright(_ connection: AVCaptureConnection, mirrored: Bool) {
+    private func upright(_ connection: AVCaptureConnection) {
         // Deprecated since iOS 17, and still the one that knows how a sensor sits: an angle counts from the sensor, and
         // not all of them are turned by 90 degrees.
         if connection.isVideoOrientationSupported { connection.videoOrientation = .portrait }
         if connection.isVideoMirroringSupported {
             connection.automaticallyAdjustsVideoMirroring = false
-            connection.isVideoMirrored = mirrored
+            connection.isVideoMirrored = false  // the models see what Python's apps see; the preview mirrors itself
         }
     }
 

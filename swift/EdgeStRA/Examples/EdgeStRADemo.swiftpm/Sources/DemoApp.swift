@@ -18,7 +18,7 @@ struct DemoView: View {
         VStack(spacing: 8) {
             ZStack {
                 CameraPreview(session: state.camera.session)
-                OverlayView(shown: state.shown, frameSize: state.frameSize)
+                OverlayView(shown: state.shown, frameSize: state.frameSize, mirrored: state.position == .front)
             }
             .overlay(alignment: .topTrailing) {
                 Text(String(format: "%.0f FPS", state.framesPerSecond)).monospacedDigit().padding(8).background(
@@ -77,10 +77,11 @@ struct DemoView: View {
     }
 }
 
-/// Boxes and words, where the preview shows the frame: whole, centred, in its own aspect.
+/// Boxes and words, where the preview shows the frame: whole, centred, in its own aspect, the front camera's mirrored.
 struct OverlayView: View {
     let shown: [Shown]
     let frameSize: CGSize
+    let mirrored: Bool
 
     var body: some View {
         GeometryReader { place in
@@ -89,6 +90,7 @@ struct OverlayView: View {
             let top = (place.size.height - scale * frameSize.height) / 2
             ForEach(shown) { one in
                 let (width, height) = (scale * CGFloat(one.box.width), scale * CGFloat(one.box.height))
+                let x = scale * CGFloat(one.box.left)
                 Rectangle()
                     .stroke(.yellow, lineWidth: 2)
                     .frame(width: width, height: height)
@@ -96,7 +98,7 @@ struct OverlayView: View {
                         Text(one.text).font(.callout).padding(2).background(.thinMaterial).fixedSize()
                     }
                     .position(
-                        x: left + scale * CGFloat(one.box.left) + width / 2,
+                        x: left + (mirrored ? scale * frameSize.width - x - width : x) + width / 2,
                         y: top + scale * CGFloat(one.box.top) + height / 2)
             }
         }
