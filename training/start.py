@@ -67,6 +67,8 @@ def start(
         if world.leads:
             out.mkdir(parents=True, exist_ok=True)
             say(f"{spec.name}, recipe {recipe_name}: {task.summary}, {recipe.epochs} epochs, {world.device}")
+            if task.remark:
+                say(task.remark)
             if recipe.precision == "bf16" and world.device.type == "cpu" and not has_native_bfloat16(world.device):
                 say('this CPU only imitates bfloat16: a recipe with "precision": "fp32" is faster here')
             if run.trained and spec.task == "reid" and held:

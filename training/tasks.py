@@ -77,7 +77,8 @@ class Task(ABC):
     pictures: Pictures
     targets: Tensor  # [N] int64 labels, or [N, classes] float32 probabilities, of the pictures
     teachers: tuple[str, ...] = ()  # SHA-256 of the weights that had a say in the targets
-    summary: str  # of the data, for people
+    summary: str  # of the data, for people and for the history
+    remark = ""  # more of it, for people alone: histories of one data set stay equal
 
     def __init__(self, model: str, recipe: Recipe) -> None:
         self.spec, self.recipe = get_spec(model), recipe
@@ -183,7 +184,7 @@ class ReidTask(Task):
         self.summary = f"{len(crops)} crops of {self.identities} identities, {held} identities held out"
         if self.query and self.gallery:
             asked = self.query[1]
-            self.summary += f" ({count_answerable(asked, self.gallery[1])} of {len(asked)} queries can be answered)"
+            self.remark = f"{count_answerable(asked, self.gallery[1])} of {len(asked)} queries have an answer to find"
 
     def create_learner(self) -> Learner:
         return Learner(create_model(self.spec.name), self.identities)

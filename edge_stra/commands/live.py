@@ -39,7 +39,7 @@ OPTIONS = [
     click.option("--mp4", type=PathType, help="Record the annotated pictures."),
     click.option("--jsonl", type=PathType, help="One line of JSON for each frame; - is standard output."),
     click.option("--csv", type=PathType, help="One line for each face or person."),
-    click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt://HOST[:PORT]."),
+    click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
     click.option("--topic", default="edge-stra", show_default=True, help="MQTT topic; one for each camera."),
     click.option("--window", is_flag=True, help="Show a window."),
     click.option("--web", is_flag=True, help="Serve a page with the live picture."),
