@@ -5,7 +5,8 @@
 The statistics are measured on the float16 weights, since those are what users export, and for the switches that the
 recipes have by default: they carry these with them, and an export with others asks for pictures. 200 pictures of the
 folder, evenly spread over its sorted list, and 32 drawn ones: ranges chosen on photographs of one kind alone clip what
-is unlike them (16.4 dB on the drawn pictures of an export's comparison, with these 22.8; an earlier mobilenetv2_stra.reid, int8).
+is unlike them (16.4 dB on the drawn pictures of an export's comparison, with these 22.8; an earlier
+mobilenetv2_stra.reid, int8).
 The .tflite is what the apps run where no artifact is given: a device has no PyTorch to export with.
 """
 

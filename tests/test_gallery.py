@@ -26,6 +26,7 @@ from edge_stra.commands.gallery import gallery as group
 from edge_stra.gallery.copying import copy_gallery, export_gallery
 from edge_stra.gallery.naming import DEFAULT_THRESHOLD, effective_threshold, nearest_known
 from edge_stra.gallery.open import open_gallery, same_place
+from edge_stra.gallery.sqlite import SqliteGallery
 from edge_stra.gallery.sqlite_file import KEY_VARIABLE, file_system
 from edge_stra.gallery.store import Entry, Maker, Match
 from edge_stra.gallery.times import parse_age, parse_time
@@ -365,6 +366,19 @@ def test_a_file_open_here_is_not_opened_beside_sqlite(uri: str, monkeypatch: pyt
 
 
 # Who it is
+
+
+def test_an_addition_does_not_move_all_that_is_in_memory(tmp_path: Path) -> None:
+    gallery = open_gallery(str(tmp_path / "gallery.db"), MAKER)
+    assert isinstance(gallery, SqliteGallery)
+    units = np.eye(K, dtype=np.float32)
+    gallery.add([Entry("anna", unit, "", 0.0, "") for unit in units[:9]])
+    gallery.search(units[0])
+    assert gallery._matrix is not None
+    rows = gallery._matrix._rows
+    gallery.add([Entry("bob", units[20], "", 0.0, "")])
+    assert gallery.search(units[20])[0].identity == "bob"
+    assert gallery._matrix._rows is rows
 
 
 def test_the_nearest_within_the_threshold_or_nobody(uri: str) -> None:

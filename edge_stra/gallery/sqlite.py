@@ -29,6 +29,8 @@ from edge_stra.gallery.store import Entry, Maker, Match
 from edge_stra.spec import DataError, GalleryError
 
 BATCH = 2000  # rows read at a time
+MORE_ROOM = 16_384  # rows for what is added later: moving 100,000 embeddings for the next one would take them twice
+"""Memory that nothing was written to is none yet: it costs addresses alone."""
 COLUMNS = "number, identity, camera, site, time_s, embedding"
 
 
@@ -174,7 +176,8 @@ class SqliteGallery:
         except (ValueError, TypeError) as error:
             raise GalleryError(f"{self.path} must count its removals, but does not; it is damaged") from error
         if self._matrix is None:
-            self._matrix = Matrix(self.maker.dimension, int(ask("SELECT count(*) FROM entries").fetchone()[0]))
+            held = int(ask("SELECT count(*) FROM entries").fetchone()[0])
+            self._matrix = Matrix(self.maker.dimension, held + MORE_ROOM)
         elif removals != self._seen[1]:
             left = ask("SELECT number FROM entries ORDER BY number").fetchall()
             self._matrix.keep(np.array(left, np.int64).reshape(-1))
