@@ -93,8 +93,8 @@ def parity_inputs(spec: ModelSpec, source: Path | None) -> tuple[Inputs, dict[st
     paths = list_pictures(source)
     if len(paths) < LEAST_PICTURES:  # one picture of one label proves nothing
         raise DataError(
-            f"{source} must hold at least {LEAST_PICTURES} pictures to compare on, but has {len(paths)}; give more, or "
-            "none: then drawn ones serve"
+            f"{source} must hold at least {LEAST_PICTURES} pictures to compare on (and 32 to calibrate on), but has "
+            f"{len(paths)}; give more, or none: then drawn ones serve"
         )
     inputs = [load_input(path, spec.input) for path in spread(paths, PARITY_PICTURES)]
     return inputs, {"kind": "pictures", "name": source.name, "count": len(inputs)}

@@ -103,7 +103,7 @@ WRONG_EXPORTS: dict[str, tuple[Prepare, str]] = {
     "no such weights": (lambda f: ["--weights", str(f / "none.pt")], "no such file"),
     "missing calibration folder": (lambda f: ["--calibration", str(f / "none")], "no such folder"),
     "empty calibration folder": (lambda f: pictures(f, 0), "holds none"),
-    "too few pictures": (lambda f: pictures(f, 5), "at least 32 pictures, but"),
+    "too few pictures": (lambda f: pictures(f, 20), "at least 32 pictures, but"),
     "constant picture": (lambda f: pictures(f, 32, np.full((64, 64, 3), 90, np.uint8)), "nearly constant"),
     "noise": (lambda f: pictures(f, 32, noise()), "looks like noise"),
     "no picture": (lambda f: pictures(f, 32, b"no picture"), "zzz.png must be a picture"),

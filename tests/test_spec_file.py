@@ -142,4 +142,6 @@ def test_a_handful_of_pictures_proves_nothing(tmp_path: Path) -> None:
     for index, picture in enumerate(face_pictures(7, (48, 48), seed=3)):
         cv2.imwrite(str(tmp_path / f"{index}.png"), picture)
     done = edge_stra("export", "--model", NAME, "--quantize", "fp32", "--images", tmp_path, "--out", tmp_path / "out")
-    assert done.exit_code == 1 and "at least 8 pictures to compare on, but has 7" in done.stderr, done.output
+    assert (
+        done.exit_code == 1 and "at least 8 pictures to compare on (and 32 to calibrate on), but has 7" in done.stderr
+    ), done.output
