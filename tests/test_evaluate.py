@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from edge_stra import subjects
 from edge_stra.cli import Commands, main
+from edge_stra.commands.evaluate import models_of
 from edge_stra.confusion import draw_confusion, shade
 from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures, list_market
 from edge_stra.matches import ASKED, RIGHT, WRONG
@@ -304,6 +305,16 @@ def test_a_checkpoint_must_say_its_model(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "said.safetensors", name="mobilenetv2.fer")
     with pytest.raises(ModelError, match=r"holds weights of mobilenetv2\.fer, but --model names"):
         open_subject(str(tmp_path / "said.safetensors"), FER)
+
+
+def test_of_two_checkpoints_the_models_name_is_for_the_one_that_does_not_say_it(tmp_path: Path) -> None:
+    plain, own = str(tmp_path / "plain.safetensors"), str(tmp_path / "own.pt")
+    save_weights(create_model("mobilenetv2.fer"), Path(plain), name="mobilenetv2.fer")
+    torch.save(create_model(FER).state_dict(), own)
+    assert models_of([own, plain], FER) == {own: FER, plain: None}
+    assert models_of([plain, own], FER) == {own: FER, plain: None}
+    assert models_of([plain, "mobilenetv2_stra.fer"], FER) == {plain: FER, "mobilenetv2_stra.fer": FER}  # refused later
+    assert models_of([own, plain], None) == {own: None, plain: None}
 
 
 @pytest.mark.parametrize("source", ["nothing", "mobilenetv2_140.reid", "photo.jpg", "../secret"])
