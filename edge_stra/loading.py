@@ -12,7 +12,7 @@ from edge_stra.models.attention import options_of
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.random_weights import SEED, random_model
 from edge_stra.models.registry import create_model, get_spec
-from edge_stra.models.weights import load_weights, read_weights
+from edge_stra.models.weights import fit_weights, read_weights
 from edge_stra.shipped import shipped_weights
 from edge_stra.spec import ModelError
 
@@ -47,7 +47,7 @@ def load_model(name: str, weights: str | None, classes: int | None = None) -> tu
             raise ModelError(
                 f"no weights are shipped for {name}; give --weights FILE, or --weights random for a benchmark"
             )
-        block, source = options_of(read_weights(path)), f"file {path.name}" if weights else "shipped"
-        model = create_model(name, classes=classes, block=block).eval()
-        load_weights(model, path, name)
+        state, source = read_weights(path), f"file {path.name}" if weights else "shipped"
+        model = create_model(name, classes=classes, block=options_of(state)).eval()
+        fit_weights(model, state, path, name)
     return model, {"source": source, "sha256": state_sha256(model)}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tabs and line breaks
 
 
 @contextlib.contextmanager
@@ -48,12 +51,17 @@ def discard_standard_output() -> None:
         os.close(nowhere)
 
 
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are none come as backslashes, like `caf\\udce9.jpg`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def printable(text: str) -> str:
-    """Lines that a terminal only shows: bytes of a file name that are no UTF-8 come as backslashes, like
-    `caf\\udce9.jpg`, and other control characters than line breaks and tabs as a mark: names come from outside.
+    """Encodable lines that a terminal only shows: a mark for each control character but line breaks and tabs.
+
+    Joiners and spaces of other scripts stay: people's names have them.
     """
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c in "\n\t" else shown(c) for c in text)
+    return CONTROL.sub("\ufffd", encodable(text))
 
 
 def shown(text: str) -> str:

@@ -27,6 +27,7 @@ from edge_stra.outputs.log import CsvOutput, JsonlOutput
 from edge_stra.outputs.mp4 import Mp4Output
 from edge_stra.outputs.mqtt import PASSWORD_VARIABLE, MqttOutput
 from edge_stra.outputs.window import WindowOutput
+from edge_stra.quiet import printable
 from edge_stra.scene import Scene
 from edge_stra.spec import DataError, MissingError, OutputError
 
@@ -265,6 +266,17 @@ def test_a_name_that_is_no_utf8_comes_with_backslashes(tmp_path: Path) -> None:
     output.write(dataclasses.replace(scene(), source=os.fsdecode(b"caf\xe9.jpg")))
     output.close()
     assert json.loads((tmp_path / "a.jsonl").read_text("utf-8"))["source"] == "caf\udce9.jpg"
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_names_of_other_scripts_are_kept_as_they_are(name: str, tmp_path: Path) -> None:
+    """A joiner and spaces that are no ASCII: an identity in a log must be the gallery's."""
+    identity = "\u0645\u06cc\u200c\u062e \u00a0\u3000X"
+    output = OUTPUTS[name](tmp_path / name)
+    output.write(scene(rows=[FACE | {"identity": identity}]))
+    output.close()
+    assert identity in (tmp_path / name).read_text("utf-8")
+    assert printable(f"{identity}\t1\n\x1b[2J\x9b") == f"{identity}\t1\n\ufffd[2J\ufffd"
 
 
 def test_csv_has_a_line_for_each_row(tmp_path: Path) -> None:

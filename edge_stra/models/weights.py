@@ -97,7 +97,12 @@ def unwrap(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, path: Path, name: str) -> None:
     """Loads `path` strictly: every tensor, in its shape. Raises ModelError with the first differences."""
-    state, own = read_weights(path), model.state_dict()
+    fit_weights(model, read_weights(path), path, name)
+
+
+def fit_weights(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    """`load_weights`, of tensors that were read from `path`."""
+    own = model.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unknown = [k for k in state if k not in own]
     shapes = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_stra.artifact import check_output
-from edge_stra.quiet import discard_standard_output, printable
+from edge_stra.quiet import discard_standard_output, encodable
 from edge_stra.scene import Scene
 from edge_stra.spec import OutputError
 
@@ -89,7 +89,7 @@ class LineFile:
 
     def write(self, text: str) -> None:
         """Adds whole lines, all or none. Raises OutputError where the disk is full or the reader has gone."""
-        text = printable(text)
+        text = encodable(text)
         if self._handle is None:
             self._print(text)
         else:

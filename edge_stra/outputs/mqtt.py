@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edge_stra.quiet import printable
+from edge_stra.quiet import encodable
 from edge_stra.scene import Scene
 from edge_stra.spec import MissingError, OutputError
 
@@ -91,7 +91,7 @@ class MqttOutput:
         if seen == self._seen and not (seen and now_s - self._sent_s >= self.every_s):
             return
         payload = json.dumps(scene.to_json(), ensure_ascii=False, separators=(",", ":"))
-        sent = self._client.publish(self.topic, printable(payload).encode(), qos=1)
+        sent = self._client.publish(self.topic, encodable(payload).encode(), qos=1)
         if sent.rc == QUEUE_FULL:
             self.dropped += 1
             return  # the change is told with the next scene that finds room
