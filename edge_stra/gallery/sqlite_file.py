@@ -100,11 +100,11 @@ def file_system(device: int, mounts: Path = MOUNTS) -> str | None:
 
     A line of mountinfo: 36 35 98:0 /root /mnt options [fields] - ext4 source options (proc(5)).
     """
-    wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = mounts.read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
+    wanted = f"{os.major(device)}:{os.minor(device)}"  # after it: Windows has neither
     found = [line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2:3] == [wanted]]
     return found[-1] if found else None
 
