@@ -30,7 +30,7 @@ The strip is as high as the map needs: one strip for a small map, four rows for 
  3. The mask's first conv is linear in s, and s is linear in u: its weights are multiplied into the value
     conv, which gives D + h channels for each mode, and both come out of one banded product.
  4. The two passes of mode attention need only <z, s> and <z', s>, since
-    <z', y> = <z', s> + r <z', z>. They become two columns of one product, and the results one more:
+    <z', y> = <z', s> + r <z', z>. They become two rows of one product, and the results one more:
 
         output = s + [r  r'  1] [z; z'; beta]       then ReLU6, beta being the bias of the BN that follows
 
@@ -231,15 +231,16 @@ class FastModeAttention(nn.Module):
         z = scaled_z if self.inverse is None else scaled_z * self.inverse
         mixed = self.interact(z)  # z', (g, 1, d)
         pair = concat([z * self.first_scale, mixed * self.second_scale], 1)  # (g, 2, d)
-        along = local @ pair.transpose(1, 2)  # <z, s> and <z', s>, each times the scale of its gate, (g, n, 2)
+        # In this order the nodes fill the columns of the product's tiles, which the two vectors never would.
+        along = pair @ local.transpose(1, 2)  # <z, s> and <z', s>, each times the scale of its gate, (g, 2, n)
         overlap = (mixed * (z * self.overlap_scale)).sum(dim=2, keepdim=True)  # <z', z> likewise, (g, 1, 1)
-        gate = torch.sigmoid(along[..., :1] + self.first_shift)  # r, (g, n, 1)
-        mixed_gate = torch.sigmoid(along[..., 1:] + gate * overlap + self.second_shift)
+        gate = torch.sigmoid(along[:, :1] + self.first_shift)  # r, (g, 1, n)
+        mixed_gate = torch.sigmoid(along[:, 1:] + gate * overlap + self.second_shift)
         gates, vectors = [gate, mixed_gate], [scaled_z, mixed if self.gamma is None else mixed * self.gamma]
         if self.beta is not None:
-            gates.append(torch.ones_like(self.first_shift).expand(groups, nodes, 1))
+            gates.append(torch.ones_like(self.first_shift).expand(groups, 1, nodes))
             vectors.append(self.beta)
-        return concat(gates, 2) @ concat(vectors, 1)  # (g, n, d)
+        return concat(gates, 1).transpose(1, 2) @ concat(vectors, 1)  # (g, n, d)
 
 
 class FastStRA(nn.Module):
