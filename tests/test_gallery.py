@@ -575,6 +575,22 @@ def test_adds_finds_lists_and_forgets(commands: Callable[..., Result], tmp_path:
     assert "forgot bob: 1" in commands("forget", "bob", answer="y\n").stdout
 
 
+def test_renames_and_joins_people(commands: Callable[..., Result], tmp_path: Path) -> None:
+    for seed, name in enumerate(("person-door-0001", "person-yard-0004", "anna")):
+        commands("add", "--model=model", draw(tmp_path / f"{name}.png", "rg", seed), "--identity", name)
+    report = json.loads(commands("rename", "person-door-0001", "bob", "--json").stdout)
+    assert report == {"gallery": "sqlite:///gallery.db", "from": "person-door-0001", "identity": "bob", "renamed": 1}
+    assert "holds nobody called 'person-door-0001'" in commands("rename", "person-door-0001", "x", code=1).stderr
+    assert "holds 'anna' already, with 1 embeddings" in commands("rename", "person-yard-0004", "anna", code=1).stderr
+    assert "must be another one" in commands("rename", "anna", "anna", code=1).stderr
+    assert "an identity must" in commands("rename", "anna", " ", code=1).stderr
+    assert json.loads(commands("list", "--json").stdout)["identities"] == {"anna": 1, "bob": 1, "person-yard-0004": 1}
+    assert (
+        "person-yard-0004 is anna now: 1 embeddings" in commands("rename", "person-yard-0004", "anna", "--merge").stdout
+    )
+    assert json.loads(commands("list", "--json").stdout)["identities"] == {"anna": 2, "bob": 1}
+
+
 def test_adds_a_folder_by_names_and_by_folders(commands: Callable[..., Result], tmp_path: Path) -> None:
     for name in ("0002_c1s1_000451_03", "0002_c3s1_000551_01", "0007_c2s3_071052_01", "0000_c1s1_0_0", "-1_c2s1_0_0"):
         draw(tmp_path / f"market/{name}.png", "rg")
@@ -687,7 +703,7 @@ def test_the_gallery_comes_from_the_environment(
     assert (tmp_path / "env.db").exists() and not (tmp_path / "gallery.db").exists()
 
 
-@pytest.mark.parametrize("name", ["add", "search", "list", "forget", "purge", "export", "copy"])
+@pytest.mark.parametrize("name", ["add", "search", "list", "rename", "forget", "purge", "export", "copy"])
 def test_every_command_shows_examples(commands: Callable[..., Result], name: str) -> None:
     shown = commands(name, "--help").stdout
     assert "Example" in shown and f"edge-stra gallery {name}" in shown

@@ -243,6 +243,30 @@ def test_forgets_one_identity_and_no_other(place: Place) -> None:
     assert [m.identity for m in gallery.search(vector(0, 1), 5)] == ["anna", "ann"]
 
 
+def test_renames_and_joins(place: Place) -> None:
+    gallery, other = place.open(), place.open()
+    quoted = ODD_NAMES[5]
+    gallery.add([person("door-1", 1, 0, site="shop", camera="door", time_s=7.5), person("door-1", 1, 0.1)])
+    gallery.add([person("yard-4", 1, 0.3), person("bob", 0, 1)])
+    before = {m.distance: m for m in gallery.search(vector(1), 9)}
+    assert eventually(lambda: len(other.search(vector(1), 9)) == 4)
+    assert gallery.rename("door-1", quoted) == 2
+    assert gallery.identities() == {quoted: 2, "yard-4": 1, "bob": 1}
+    assert [m.identity for m in gallery.search(vector(1), 9)] == [quoted, quoted, "yard-4", "bob"]
+    assert eventually(lambda: [m.identity for m in other.search(vector(1), 2)] == [quoted, quoted])
+    assert gallery.rename("yard-4", quoted) == 1
+    assert gallery.identities() == {quoted: 3, "bob": 1} and gallery.count() == 4
+    after = {m.distance: m for m in gallery.search(vector(1), 9)}
+    assert [(m.site, m.camera, m.time_s) for m in after.values()] == [
+        (m.site, m.camera, m.time_s) for m in before.values()
+    ]
+    assert gallery.rename("nobody", "bob") == 0 and gallery.rename("bob", "bob") == 1
+    assert gallery.identities() == {quoted: 3, "bob": 1}
+    with pytest.raises(DataError, match="an identity must"):
+        gallery.rename("bob", " bob")
+    assert gallery.forget(quoted) == 3
+
+
 def test_purges_what_was_seen_before(place: Place) -> None:
     gallery = place.open()
     gallery.add([person("old", time_s=99.999), person("edge", time_s=100.0), person("new", time_s=1_800_000_000.5)])

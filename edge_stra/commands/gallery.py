@@ -195,6 +195,42 @@ def forget(name: str, yes: bool, uri: str, as_json: bool) -> None:
 
 
 @gallery.command()
+@click.argument("name")
+@click.argument("to")
+@click.option("--merge", is_flag=True, help="Also where TO is there already: both become one person.")
+@uri_option
+@json_option
+def rename(name: str, to: str, merge: bool, uri: str, as_json: bool) -> None:
+    """Give a person another name: one that a camera took in, or one who was taken in under two names (--merge).
+
+    Cameras that are running say the new name from their next search on.
+
+    \b
+    Examples:
+      edge-stra gallery rename person-door-0001 anna
+      edge-stra gallery rename person-yard-0004 anna --merge
+    """
+    from edge_stra.gallery.checks import checked_name
+    from edge_stra.gallery.open import open_gallery
+
+    name, to = checked_name("identity", name), checked_name("identity", to)
+    with closing(open_gallery(uri, None)) as kept:
+        people = kept.identities()
+        if name not in people:
+            raise DataError(f"{kept.uri} holds nobody called {name!r}; `edge-stra gallery list` shows who is there")
+        if name == to:
+            raise DataError(f"the new name must be another one, but both are {name!r}")
+        if to in people and not merge:
+            raise DataError(
+                f"{kept.uri} holds {to!r} already, with {people[to]} embeddings; give --merge where both are one "
+                "person, or another name"
+            )
+        count = kept.rename(name, to)
+    report = {"gallery": kept.uri, "from": name, "identity": to, "renamed": count}
+    emit(report, as_json, f"{name} is {to} now: {count} embeddings")
+
+
+@gallery.command()
 @click.option("--older-than", "age", required=True, help="An age: 90m (minutes), 12h, 30d or 8w.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @uri_option

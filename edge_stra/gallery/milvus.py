@@ -114,6 +114,20 @@ class MilvusGallery:
     def forget(self, identity: str) -> int:
         return self._remove(f"identity == {literal(checked_name('identity', identity))}")
 
+    def rename(self, identity: str, name: str) -> int:
+        """Rows can't be changed in place: they are added under the new name, then removed under the old one.
+
+        In between a search finds both. Where it fails in between, some are there under both names, and to rename again
+        ends it.
+        """
+        old, new = checked_name("identity", identity), checked_name("identity", name)
+        rows = list(self._rows(["number", *FIELDS, "embedding"], BATCH, f"identity == {literal(old)}"))
+        for start in range(0, len(rows) if new != old else 0, BATCH):
+            part = rows[start : start + BATCH]
+            self.add([entry_of({**row, "identity": new}) for row in part])
+            self._remove(f"number in {[int(row['number']) for row in part]}")  # not what somebody adds meanwhile
+        return len(rows)
+
     def purge(self, before_s: float) -> int:
         check_time(before_s)
         return self._remove(f"time_s < {float(before_s)!r}")
@@ -126,8 +140,7 @@ class MilvusGallery:
 
     def entries(self) -> Iterator[Entry]:
         for row in self._rows([*FIELDS, "embedding"], BATCH):
-            vector = np.array(row["embedding"], np.float32)
-            yield Entry(row["identity"], vector, row["camera"], row["time_s"], row["site"])
+            yield entry_of(row)
 
     def threshold(self) -> float | None:
         with self._told():
@@ -223,11 +236,11 @@ class MilvusGallery:
             )
         return int(rows[0]["count(*)"])
 
-    def _rows(self, fields: list[str], batch: int) -> Iterator[dict[str, Any]]:
+    def _rows(self, fields: list[str], batch: int, condition: str = "number >= 0") -> Iterator[dict[str, Any]]:
         self._count("")  # an old server gives iterators no time of its own: this waits for all writes before now
         with self._told():
             pages = self._client.query_iterator(
-                COLLECTION, batch_size=batch, filter="number >= 0", output_fields=fields, timeout=CALL_S,
+                COLLECTION, batch_size=batch, filter=condition, output_fields=fields, timeout=CALL_S,
                 consistency_level="Strong",
             )  # fmt: skip
         try:
@@ -260,6 +273,11 @@ def said_by(error: Any) -> str:
     if callable(details := getattr(error, "details", None)):
         return str(details() or error.code())
     return str(getattr(error, "message", "") or error)
+
+
+def entry_of(row: dict[str, Any]) -> Entry:
+    vector = np.array(row["embedding"], np.float32)
+    return Entry(row["identity"], vector, row["camera"], row["time_s"], row["site"])
 
 
 def partition_name(site: str) -> str:

@@ -78,6 +78,13 @@ class SqliteGallery:
     def forget(self, identity: str) -> int:
         return self._remove("identity = ?", checked_name("identity", identity), "forget it again")
 
+    def rename(self, identity: str, name: str) -> int:
+        old, new = checked_name("identity", identity), checked_name("identity", name)
+        with self._writing():  # what searches keep in memory are numbers of rows, which stay
+            return int(
+                self._connection.execute("UPDATE entries SET identity = ? WHERE identity = ?", (new, old)).rowcount
+            )
+
     def purge(self, before_s: float) -> int:
         check_time(before_s)
         return self._remove("time_s < ?", before_s, "purge again")

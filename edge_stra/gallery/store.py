@@ -70,6 +70,10 @@ class Gallery(Protocol):
         """Removes an identity with every embedding of it, unreadably; returns how many embeddings there were."""
         ...
 
+    def rename(self, identity: str, name: str) -> int:
+        """Gives all embeddings of an identity to another name, which may be taken; returns how many there were."""
+        ...
+
     def purge(self, before_s: float) -> int:
         """Removes the embeddings seen before a time (seconds since 1970); returns how many."""
         ...
