@@ -102,7 +102,7 @@ def close_all(outputs: Sequence[Output], summary: Summary, tell: Tell) -> None:
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     """SIGINT, SIGTERM and a lost terminal set `stop` while this is open, so that recordings end whole.
 
-    A second one ends at once.
+    A second one ends at once. A lost terminal that the process was told to ignore (`nohup`) stays ignored.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -110,7 +110,9 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    hangup = getattr(signal, "SIGHUP", None)
+    heeded = [n for n in SIGNALS if n != hangup or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield
     finally:

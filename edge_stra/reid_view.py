@@ -137,12 +137,17 @@ class PeopleView:
             self.blind_s += self.timer() - start
 
     def search(self) -> None:
-        """Looks up each track that has new embeddings."""
+        """Looks up each track that has new embeddings; a gallery that failed is asked something also without any."""
         asked = False
         for sighting in self.sightings.values():
             if sighting.pending:
                 sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
                 asked = True
+        if not asked and SEARCH in self.retries_s:
+            anybody = np.zeros(self.gallery.maker.dimension, np.float32)
+            anybody[0] = 1
+            self.gallery.search(anybody, k=1, site=self.site)
+            asked = True
         if asked and self.retries_s.pop(SEARCH, None) is not None:
             self.tell(f"{self.gallery.uri} answers again")
 

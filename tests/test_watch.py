@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from edge_stra.apps.modes import MODE_COLORS
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
+from edge_stra.commands.common import emit_text, say, say_in_place
 from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
 from edge_stra.faces import Face
 from edge_stra.fer_view import MAX_FACES, ExpressionView
@@ -165,6 +167,30 @@ def test_a_signal_ends_the_app_with_all_outputs_closed(number: int) -> None:
         summary = watch(Frames(None), Plain(), [output], controls, print)
     assert output.closed == 1 and summary.frames > 0
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a terminal's SIGHUP is POSIX's")
+def test_a_lost_terminal_that_nohup_ignores_stays_ignored() -> None:
+    controls = Controls(0.4)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(controls.stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert not controls.stop.is_set() and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_was_closed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("click.echo", gone)
+    say("a camera is back")
+    say_in_place("7 frames")
+    with pytest.raises(OSError):
+        emit_text("a result must not be lost in silence")
 
 
 def test_controls_change_all_or_nothing() -> None:

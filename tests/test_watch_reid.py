@@ -94,6 +94,9 @@ class MemoryGallery:
     def forget(self, identity: str) -> int:
         raise NotImplementedError
 
+    def rename(self, identity: str, name: str) -> int:
+        raise NotImplementedError
+
     def purge(self, before_s: float) -> int:
         raise NotImplementedError
 
@@ -355,6 +358,19 @@ def test_a_failing_gallery_does_not_end_the_app() -> None:
     for _ in range(16):
         row = stage.show((BOX, RED)).rows[0]
     assert row["identity"] == "anna"
+    assert stage.told[1:] == ["memory answers again"]
+
+
+def test_a_gallery_that_is_back_is_told_of_also_where_nobody_is_seen() -> None:
+    stage = Stage()
+    stage.gallery.failing = True
+    for _ in range(20):
+        stage.show((BOX, RED))
+    assert len(stage.told) == 1
+    stage.gallery.failing = False
+    until_s = stage.now_s + RETRY_S + 20  # people's tracks end first
+    while stage.now_s < until_s:
+        stage.show()
     assert stage.told[1:] == ["memory answers again"]
 
 

@@ -505,6 +505,35 @@ def test_a_viewer_who_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
         stuck.close()
 
 
+def test_a_viewer_who_reads_slowly_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes several times DRAIN_S here, and all of it comes."""
+    monkeypatch.setattr(routes, "DRAIN_S", 0.6)
+    monkeypatch.setattr(routes, "BUFFER_BYTES", 16 << 10)
+    with serving() as output:
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+        slow.connect(("127.0.0.1", output.port))
+        slow.settimeout(WAIT_S)
+        slow.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: len(output.hub.clients) == 1, "the viewer is counted")
+        picture = np.random.default_rng(0).integers(0, 256, (900, 1200, 3)).astype(np.uint8)
+        output.write(replace(scene(0), picture_u8=picture))
+        began, taken = time.monotonic(), b""
+        while b"--frame\r\n" not in taken[-200:] or len(taken) < 100_000:
+            taken += slow.recv(32 << 10)
+            time.sleep(0.06)
+        assert time.monotonic() - began > 2 * routes.DRAIN_S, "too fast to prove anything"
+        assert len(output.hub.clients) == 1
+        slow.close()
+
+
+def test_a_connection_without_a_request_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_stra.web.server.IDLE_CONNECTION_S", 0.2)
+    with serving() as output, socket.create_connection(("127.0.0.1", output.port)) as silent:
+        silent.settimeout(WAIT_S)
+        assert silent.recv(1) == b""
+
+
 def test_the_app_is_not_held_up_by_a_server_that_is_busy() -> None:
     """`write` returns while the server's own thread does nothing at all, and leaves one call behind, not hundreds."""
     with serving() as output:

@@ -98,6 +98,11 @@ async function start() {
   }
   if (mine !== running) return stopStream(stream); // while the browser asked, another start or a picture was chosen
   video.srcObject = stream;
+  stream.getVideoTracks()[0].onended = () => {
+    if (mine !== running) return;
+    stop();
+    say("The webcam is gone; connect it and start again.");
+  };
   await video.play();
   state = null;
   [ratedAt, frames] = [performance.now(), 0];
@@ -142,6 +147,7 @@ function stop() {
 async function choose(event) {
   const [file] = event.target.files;
   if (!file) return;
+  event.target.value = ""; // or the same file could not be chosen again
   stop();
   try {
     still.src = URL.createObjectURL(file);
@@ -154,7 +160,11 @@ async function choose(event) {
   still.hidden = false;
   byId("stage").classList.remove("mirrored");
   byId("stage").style.aspectRatio = `${still.naturalWidth} / ${still.naturalHeight}`;
-  await predict(still, still.naturalWidth, still.naturalHeight, performance.now() / 1000);
+  try {
+    await predict(still, still.naturalWidth, still.naturalHeight, performance.now() / 1000);
+  } catch (error) {
+    return say(`Stopped: ${error.message}`);
+  }
   say("The square in the middle was taken for the face; crop the picture where it is elsewhere.");
 }
 

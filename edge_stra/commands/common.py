@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -26,8 +27,18 @@ def shipped_path(name: str) -> Path:
 
 
 def say(line: str) -> None:
-    """Progress, for people: standard error, so that standard output stays the result."""
-    click.echo(line, err=True)
+    """Progress, for people: standard error, so that standard output stays the result.
+
+    Where nobody can read it any more, on a terminal that was closed or a full disk, the work goes on without.
+    """
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def say_in_place(line: str) -> None:
+    """`say` on a terminal, over the line before."""
+    with contextlib.suppress(OSError):
+        click.echo(f"\r{line}\x1b[K", err=True, nl=False)
 
 
 def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:

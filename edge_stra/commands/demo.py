@@ -14,7 +14,7 @@ from edge_stra.commands.gallery import uri_option
 from edge_stra.commands.live import Live, check_places, default_threads, live_options, open_live_source, run_live
 from edge_stra.faces import check_task
 from edge_stra.scene import Controls
-from edge_stra.spec import ArtifactError, DataError
+from edge_stra.spec import ArtifactError, DataError, MissingError
 
 
 @click.group()
@@ -111,7 +111,11 @@ def fer(
         used, detect = find_detector(yunet, detector, detect_side)
         if used == "haar" and detector == "auto":
             say("no YuNet here: OpenCV's cascade is slower and finds fewer faces; run: edge-stra models pull yunet")
-    readers = {n: reader for n, p in predictors.items() if (reader := find_masks(p.artifact))} if wants_masks else {}
+    readers = {}
+    if wants_masks:
+        # Other runtimes than ai-edge-litert show no masks: only who asked for them is told.
+        with contextlib.nullcontext() if attention else contextlib.suppress(MissingError):
+            readers = {n: reader for n, p in predictors.items() if (reader := find_masks(p.artifact))}
     if attention and not readers:
         raise ArtifactError(f"--attention needs a .tflite model with mode attention, but {names[0]} carries none")
     seen = {n: Mirrored(p) for n, p in predictors.items()} if flip_average else predictors

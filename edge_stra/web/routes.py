@@ -162,11 +162,25 @@ def bound(request: web.Request) -> None:
 
 @contextlib.contextmanager
 def patiently(request: web.Request) -> Iterator[None]:
-    """Hangs up on a client that does not take within DRAIN_S what is sent inside; that raises ConnectionError there."""
+    """Hangs up on a client that takes nothing for DRAIN_S of what is sent inside; that raises ConnectionError there.
+
+    A slow client that takes some of it is waited for: it gets fewer pictures.
+    """
     # Not asyncio.wait_for, which may lose a cancellation before Python 3.12
-    if request.transport is None:
+    if (transport := request.transport) is None:
         raise ConnectionResetError("the client is gone")
-    timer = asyncio.get_running_loop().call_later(DRAIN_S, request.transport.abort)  # type: ignore[attr-defined]
+    loop = asyncio.get_running_loop()
+    waiting: list[int] = []  # bytes at each look
+
+    def look() -> None:
+        nonlocal timer
+        waiting.append(transport.get_write_buffer_size())  # type: ignore[attr-defined]
+        if len(waiting) > 1 and waiting[-1] >= waiting[-2]:
+            transport.abort()  # type: ignore[attr-defined]
+        else:
+            timer = loop.call_later(DRAIN_S / 2, look)
+
+    timer = loop.call_later(DRAIN_S / 2, look)
     try:
         yield
     finally:

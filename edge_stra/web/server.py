@@ -14,6 +14,7 @@ from edge_stra.web.hub import Hub
 
 BACKLOG = 64
 CLOSE_S = 2.0  # what open requests get to end by themselves
+IDLE_CONNECTION_S = 30.0  # without a request; aiohttp would keep its place for an hour
 
 
 class WebOutput:
@@ -69,7 +70,11 @@ class WebOutput:
 
         # handler_cancellation: who leaves is not waited for until the next picture
         runner = web.AppRunner(
-            application(self.hub, access), access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_S
+            application(self.hub, access),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=CLOSE_S,
+            keepalive_timeout=IDLE_CONNECTION_S,
         )
         await runner.setup()
         requests = runner.server
