@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from edge_stra.artifact import Artifact
 from edge_stra.cli import main
 from edge_stra.mil import load_executor, open_package
 from edge_stra.mil.inputs import read_inputs
+from edge_stra.mil.registry import OPERATORS
 from edge_stra.mil.report import weights_of
 from edge_stra.mil.weights import METADATA
 from edge_stra.neural_engine import examine
@@ -310,6 +312,37 @@ def test_hostile_package_is_refused_in_one_line(name: str, copy: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         load_executor(copy)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def of_shape(*shape: int) -> torch.Tensor:
+    """A tensor that takes the memory of one number, whatever its shape."""
+    return torch.zeros(()).expand(shape)
+
+
+HALF = 1 << 29  # elements: twice as many are allowed
+ENLARGING: dict[str, tuple[str, dict[str, Any]]] = {
+    "concat": ("concat", {"values": (of_shape(HALF),) * 3, "axis": 0}),
+    "stack": ("stack", {"values": (of_shape(HALF),) * 3, "axis": 0}),
+    "gather_nd": ("gather_nd", {"x": of_shape(4, HALF), "indices": of_shape(3, 1)}),
+    "gather_nd in batches": ("gather_nd", {"x": of_shape(3, 4, HALF), "indices": of_shape(3, 1, 1), "batch_dims": 1}),
+    "sliding_windows": ("sliding_windows", {"x": of_shape(1 << 20), "axis": 0, "size": 1 << 19}),
+    "linear": ("linear", {"x": of_shape(1 << 20, 1), "weight": of_shape(1 << 20, 1)}),
+    "einsum": ("einsum", {"values": (of_shape(1 << 20), of_shape(1 << 20)), "equation": "a,b -> ab"}),
+    "attention": (
+        "scaled_dot_product_attention",
+        {"query": of_shape(1, 1 << 20, 1), "key": of_shape(1, 1 << 20, 1), "value": of_shape(1, 1 << 20, 1)}),
+    "conv": ("conv", {"x": of_shape(1, 1, 1 << 20), "weight": of_shape(1 << 20, 1, 1)}),
+    "conv_transpose": (
+        "conv_transpose", {"x": of_shape(1, 1, 1 << 20), "weight": of_shape(1, 1, 1), "strides": (1 << 20,)}),
+    "matmul": ("matmul", {"x": of_shape(1 << 20, 1), "y": of_shape(1, 1 << 20)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ENLARGING))
+def test_an_operator_enlarges_nothing_beyond_the_limit(name: str) -> None:
+    kind, arguments = ENLARGING[name]
+    with pytest.raises(ValueError, match="elements or less was expected"):
+        OPERATORS[kind].run(**arguments)
 
 
 WRONG_WHEN_RUN: dict[str, tuple[Callable[[Any], None], str]] = {

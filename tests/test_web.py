@@ -520,7 +520,9 @@ def test_a_viewer_who_reads_slowly_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
         output.write(replace(scene(0), picture_u8=picture))
         began, taken = time.monotonic(), b""
         while b"--frame\r\n" not in taken[-200:] or len(taken) < 100_000:
-            taken += slow.recv(32 << 10)
+            part = slow.recv(32 << 10)
+            assert part, f"cut off after {len(taken)} bytes"
+            taken += part
             time.sleep(0.06)
         assert time.monotonic() - began > 2 * routes.DRAIN_S, "too fast to prove anything"
         assert len(output.hub.clients) == 1

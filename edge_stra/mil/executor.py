@@ -26,7 +26,8 @@ from edge_stra.spec import ArtifactError, DataError
 
 Reader = Callable[[Any], Any]
 UNCOMPUTABLE = (
-    RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError
+    RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError,
+    MemoryError,
 )  # fmt: skip
 
 

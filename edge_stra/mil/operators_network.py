@@ -32,6 +32,7 @@ Pairs = list[tuple[int, int]]
 
 @operator("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    check_size([*x.shape[:-1], weight.shape[0]])
     return functional.linear(x, weight, bias)
 
 
@@ -45,11 +46,17 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
 
 @operator("einsum")
 def einsum(values: Tensors, equation: str) -> Tensor:
+    given, _, wanted = equation.replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for letters, value in zip(given.split(","), values, strict=True):
+        sizes |= zip(letters, value.shape, strict=True)
+    check_size([sizes[letter] for letter in wanted])
     return torch.einsum(equation, *values)
 
 
 @operator("scaled_dot_product_attention")
 def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    check_size([*query.shape[:-1], key.shape[-2]])
     return functional.scaled_dot_product_attention(query, key, value, attn_mask)
 
 
@@ -97,6 +104,8 @@ def conv(
     strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
     pairs = _paddings(pad_type, pad, tuple(x.shape[2:]), tuple(weight.shape[2:]), strides, dilations)
     _check_padded(x, pairs)
+    places = [(size + sum(pair)) // step + 1 for size, pair, step in zip(x.shape[2:], pairs, strides, strict=True)]
+    check_size([x.shape[0], weight.shape[0], *places])
     amounts = [low for low, _ in pairs]
     if any(low != high for low, high in pairs):
         x, amounts = functional.pad(x, _flat(pairs)), [0] * rank
@@ -118,6 +127,10 @@ def conv_transpose(
     """The whole result, of which the padding is cut off, and zeros where `output_shape` goes beyond."""
     rank = x.ndim - 2
     strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
+    axes = zip(x.shape[2:], weight.shape[2:], strides, dilations, strict=True)
+    check_size(
+        [x.shape[0], weight.shape[1] * groups, *((n - 1) * step + (k - 1) * wide + 1 for n, k, step, wide in axes)]
+    )
     whole = TRANSPOSED[rank](x, weight, None, strides, 0, 0, groups, dilations)
     sizes = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     pairs = _paddings("custom" if pad_type == "custom" else "valid", pad, tuple(sizes), (), strides)

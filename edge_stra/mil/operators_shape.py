@@ -110,6 +110,7 @@ def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints
 
 @operator("concat", moves=True)
 def concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
+    check_size([sum(value.numel() for value in values)])
     if interleave:
         return torch.stack(values, axis % values[0].ndim + 1).flatten(axis % values[0].ndim, axis % values[0].ndim + 1)
     return torch.cat(values, axis)
@@ -117,6 +118,7 @@ def concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
 
 @operator("stack", moves=True)
 def stack(values: Tensors, axis: int) -> Tensor:
+    check_size([sum(value.numel() for value in values)])
     return torch.stack(values, axis)
 
 
@@ -222,6 +224,7 @@ def gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0, validate_indice
 
 @operator("gather_nd", moves=True)
 def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
+    check_size([*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :]])
     if batch_dims:
         parts = [gather_nd(row, index, batch_dims - 1) for row, index in zip(x, indices, strict=True)]
         return torch.stack(parts)
@@ -261,4 +264,6 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
 
 @operator("sliding_windows", moves=True)
 def sliding_windows(x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
-    return x.unfold(axis, size, stride).movedim(-1, axis % x.ndim + 1)
+    windows = x.unfold(axis, size, stride)  # a view: what comes next would fill it
+    check_size(windows.shape)
+    return windows.movedim(-1, axis % x.ndim + 1)

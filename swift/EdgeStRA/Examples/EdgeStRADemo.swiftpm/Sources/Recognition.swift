@@ -62,9 +62,16 @@ actor Recognition {
             let found = try await predictor.predict(frame.buffer, faces: try detectFaces(frame.buffer))
             return try steady(found, frame.timeS)
         case .people(let embedder):
-            lastEmbedding = nil  // also where this frame fails
-            let boxes = try detectPeople(frame.buffer)
-            let embeddings = try await embedder.embed(frame.buffer, people: boxes)
+            // What is remembered stays the last frame's while this one is waited for: a tap may come in between.
+            let boxes: [Box]
+            let embeddings: [[Float]]
+            do {
+                boxes = try detectPeople(frame.buffer)
+                embeddings = try await embedder.embed(frame.buffer, people: boxes)
+            } catch {
+                lastEmbedding = nil
+                throw error
+            }
             (lastEmbedding, lastSeen) = (embeddings.first, Date())  // of the largest person
             return try zip(boxes, embeddings).enumerated().map { id, person in
                 let match = try gallery?.match(person.1, threshold: threshold)
