@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -510,6 +511,23 @@ def test_pictures_for_core_ml_are_rgb(picture_package: Path) -> None:
     package = open_package(picture_package)
     picture = structured_pictures(1, (12, 10))[0]
     np.testing.assert_array_equal(np.asarray(as_core_ml(package, {"x": picture})["x"]), picture)
+    with pytest.raises(DataError, match="whole numbers"):
+        as_core_ml(package, {"x": picture + np.float32(0.4)})
+
+
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_planes_are_swapped_for_core_ml_and_back(picture_package: Path, colour: str) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is for macOS alone")
+    package = open_package(picture_package)
+    given = dataclasses.replace(package.inputs[0], colour=colour)
+    made = dataclasses.replace(given, name="y")
+    package = dataclasses.replace(package, inputs=(given,), outputs=(made,))
+    picture = structured_pictures(1, (12, 10))[0]
+    rgb = picture[:, :, ::-1] if colour == "bgr" else picture
+    np.testing.assert_array_equal(np.asarray(as_core_ml(package, {"x": picture})["x"]), rgb)
+    theirs = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])  # Core ML's pictures have alpha
+    (row,) = differences(package, {"y": picture}, {"y": image.fromarray(theirs)})
+    assert row["max_abs"] == 0
 
 
 @pytest.mark.slow

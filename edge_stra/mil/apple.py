@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_stra.mil.package import Package
 from edge_stra.parity import cosine, sqnr_db
 from edge_stra.quiet import quiet_tools
-from edge_stra.spec import MissingError, ParityError
+from edge_stra.spec import DataError, MissingError, ParityError
 
 COMPUTE_UNITS = ("CPU_ONLY", "CPU_AND_NE")
 
@@ -43,7 +43,10 @@ def predict(path: Path, inputs: Mapping[str, Any], units: str) -> dict[str, Any]
 
 
 def as_core_ml(package: Package, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Arrays as they are; pictures as PIL images, which are RGB where the model takes BGR: Core ML swaps them."""
+    """Arrays as they are; pictures as PIL images, which are RGB where the model takes BGR: Core ML swaps them.
+
+    Raises DataError for a picture that is no bytes: Core ML would be given another one.
+    """
     made: dict[str, Any] = {}
     for feature in package.inputs:
         if feature.name not in inputs:
@@ -60,6 +63,11 @@ def as_core_ml(package: Package, inputs: Mapping[str, NDArray[Any]]) -> dict[str
             made[feature.name] = Image.fromarray(given.astype(np.float32))
             continue
         whole = np.clip(np.rint(given), 0, 255).astype(np.uint8)
+        if not np.array_equal(whole, given):
+            raise DataError(
+                f"the image {feature.name!r} must have whole numbers of 0 to 255, which Core ML takes, but has others; "
+                "round them"
+            )
         made[feature.name] = Image.fromarray(whole[:, :, ::-1].copy() if feature.colour == "bgr" else whole)
     return made
 
