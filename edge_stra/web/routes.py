@@ -171,6 +171,7 @@ def patiently(request: web.Request) -> Iterator[None]:
         raise ConnectionResetError("the client is gone")
     loop = asyncio.get_running_loop()
     waiting: list[int] = []  # bytes at each look
+    timer: asyncio.TimerHandle
 
     def look() -> None:
         nonlocal timer
