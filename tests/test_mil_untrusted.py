@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from edge_stra.artifact import Artifact
 from edge_stra.cli import main
 from edge_stra.mil import load_executor, open_package
+from edge_stra.mil.executor import OPERATORS  # which registers them
 from edge_stra.mil.inputs import read_inputs
-from edge_stra.mil.registry import OPERATORS
 from edge_stra.mil.report import weights_of
 from edge_stra.mil.weights import METADATA
 from edge_stra.neural_engine import examine
