@@ -20,7 +20,7 @@ from edge_stra.apps.modes import MODE_COLORS
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
-from edge_stra.commands.common import emit_text, say, say_in_place
+from edge_stra.commands.common import emit_text, say
 from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
 from edge_stra.faces import Face
 from edge_stra.fer_view import MAX_FACES, ExpressionView
@@ -193,7 +193,7 @@ def test_a_terminal_that_was_closed_ends_nothing(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("click.echo", gone)
     say("a camera is back")
-    say_in_place("7 frames")
+    say("\r7 frames", nl=False)
     with pytest.raises(OSError):
         emit_text("a result must not be lost in silence")
 

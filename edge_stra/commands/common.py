@@ -26,19 +26,13 @@ def shipped_path(name: str) -> Path:
     return path
 
 
-def say(line: str) -> None:
+def say(line: str, nl: bool = True) -> None:
     """Progress, for people: standard error, so that standard output stays the result.
 
     Where nobody can read it any more, on a terminal that was closed or a full disk, the work goes on without.
     """
     with contextlib.suppress(OSError):
-        click.echo(line, err=True)
-
-
-def say_in_place(line: str) -> None:
-    """`say` on a terminal, over the line before."""
-    with contextlib.suppress(OSError):
-        click.echo(f"\r{line}\x1b[K", err=True, nl=False)
+        click.echo(line, err=True, nl=nl)
 
 
 def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:

@@ -190,7 +190,7 @@ def forget(name: str, yes: bool, uri: str, as_json: bool) -> None:
             click.confirm(f"forget {name}, {there} embeddings?", abort=True, err=True)
         gone = kept.forget(name)  # also where nobody is there: it ends an earlier one that another process held up
     if not gone:
-        raise DataError(f"{kept.uri} holds nobody called {name!r}; `edge-stra gallery list` shows who is there")
+        raise unknown_name(kept.uri, name)
     emit({"gallery": kept.uri, "identity": name, "removed": gone}, as_json, f"forgot {name}: {gone} embeddings removed")
 
 
@@ -217,7 +217,7 @@ def rename(name: str, to: str, merge: bool, uri: str, as_json: bool) -> None:
     with closing(open_gallery(uri, None)) as kept:
         people = kept.identities()
         if name not in people:
-            raise DataError(f"{kept.uri} holds nobody called {name!r}; `edge-stra gallery list` shows who is there")
+            raise unknown_name(kept.uri, name)
         if name == to:
             raise DataError(f"the new name must be another one, but both are {name!r}")
         if to in people and not merge:
@@ -299,6 +299,10 @@ def copy(source: str, target: str, merge: bool, as_json: bool) -> None:
         count = copy_gallery(first, second, merge, bar("embeddings"))
         report = {"from": first.uri, "to": second.uri, "copied": count, "count": second.count()}
     emit(report, as_json, f"copied {count}; {report['to']} holds {report['count']} embeddings")
+
+
+def unknown_name(uri: str, name: str) -> DataError:
+    return DataError(f"{uri} holds nobody called {name!r}; `edge-stra gallery list` shows who is there")
 
 
 def choose_pictures(images: tuple[Path, ...], identity: str | None, source: str | None) -> list[Labelled]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from edge_stra.commands.common import PathType, say, say_in_place
+from edge_stra.commands.common import PathType, say
 from edge_stra.scene import Controls, Output, Source, View
 from edge_stra.spec import DataError, OutputError
 from edge_stra.summary import Summary
@@ -263,7 +263,7 @@ def progress_of(source: Source, live: Live) -> Callable[[Summary], None]:
         if of and summary.fps > 0:
             left = f", {max(0.0, (source.total or 0) - summary.frames) / summary.fps:.0f} s left"
         line = f"{summary.frames}{of} frames, {rate:.1f} a second{left}"
-        (say_in_place if terminal else say)(line)
+        say(f"\r{line}\x1b[K" if terminal else line, nl=not terminal)
 
     return show
 
