@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,9 +22,9 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".
 
 
 def list_pictures(source: Path) -> list[Path]:
-    """The pictures of a source in a fixed order: all below a folder, one picture itself, or those that a text file
-    names, one path a line, relative to that file. Hidden files and folders (thumbnails, ._1.jpg) are left out.
-    Raises DataError where there is none."""
+    """The pictures of a source in a fixed order: all below a folder, through links too, one picture itself, or those
+    that a text file names, one path a line, relative to that file. Hidden files and folders (thumbnails, ._1.jpg) are
+    left out. Raises DataError where there is none."""
     if source.is_file() and source.suffix.lower() in PICTURE_SUFFIXES:
         return [source]
     if source.is_file():
@@ -35,13 +36,24 @@ def list_pictures(source: Path) -> list[Path]:
             raise DataError(f"{source} must be a text file with one path a line, but is no text") from error
         paths = [source.parent / line.strip() for line in lines if line.strip()]
     elif source.is_dir():
-        found = (p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
-        paths = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(source).parts))
+        paths = sorted(p for p in walk(source) if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
     else:
         raise DataError(f"{source} must be a folder of pictures, but there is no such folder")
     if not paths:
         raise DataError(f"{source} must hold pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), but holds none")
     return paths
+
+
+def walk(source: Path) -> Iterator[Path]:
+    """What lies below a folder and is not hidden. No folder is entered twice, since links may lead in a circle."""
+    entered: set[str] = set()
+    for folder, below, names in os.walk(source, followlinks=True):
+        if (real := os.path.realpath(folder)) in entered:
+            below.clear()
+            continue
+        entered.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def has_pictures(folder: Path) -> bool:

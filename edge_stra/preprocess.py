@@ -35,7 +35,10 @@ def decode_picture(path: Path, flags: int) -> NDArray[np.uint8]:
     except cv2.error:
         pixels = None
     if pixels is None or pixels.shape[0] * pixels.shape[1] > MAX_PICTURE_PIXELS:
-        raise DataError(f"{path} must be a picture that OpenCV can decode (JPEG, PNG, BMP, WebP), but it is not")
+        raise DataError(
+            f"{path} must be a picture that OpenCV can decode (JPEG, PNG, BMP, WebP), of at most "
+            f"{MAX_PICTURE_PIXELS // 1_000_000} megapixels, but it is not"
+        )
     return pixels  # type: ignore[return-value]
 
 

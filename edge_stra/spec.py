@@ -136,6 +136,8 @@ class ModelSpec:
                 raise ValueError("sizes must be 8 to 4096, mean and std three numbers each, std above 0")
             if pixels["color"] not in ("rgb", "grey") or data["output"] not in ("logits", "embedding"):
                 raise ValueError(f"unknown color {pixels['color']!r} or output {data['output']!r}")
+            if data["output"] == "logits" and not data["labels"]:
+                raise ValueError("logits must have labels, but there are none")
             return ModelSpec(
                 name=str(data["name"]),
                 task=str(data["task"]),

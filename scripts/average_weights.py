@@ -19,7 +19,7 @@ import torch
 
 from edge_stra.models.registry import create_model
 from edge_stra.models.weights import load_weights, save_weights, weights_model
-from edge_stra.spec import EdgeStraError, ModelError
+from edge_stra.spec import EdgeStraError, ModelError, OutputError
 
 
 def main() -> None:
@@ -31,17 +31,22 @@ def main() -> None:
     shares = args.shares or [1 / len(args.files)] * len(args.files)
     try:
         average(args.files, shares, args.out)
-    except EdgeStraError as error:
+    except (EdgeStraError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error
     print(args.out)
 
 
 def average(files: Sequence[Path], shares: Sequence[float], out: Path) -> None:
-    """Writes the average of files of one model. Raises ModelError where they are not, or shares do not fit."""
+    """Writes the average of files of one model.
+
+    Raises ModelError where they are not, or shares do not fit; OutputError where `out` is not named .safetensors.
+    """
     if len(shares) != len(files) or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ModelError(
             f"there must be a share for each of {len(files)} files, with the sum 1, but there are {shares}"
         )
+    if out.suffix != ".safetensors":
+        raise OutputError(f"{out} must be named .safetensors, which is what is written")
     if (name := weights_model(files[0])) is None:
         raise ModelError(f"{files[0]} must say which model its weights are of, but does not")
     model = create_model(name)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_stra.identities import DISTRACTOR, Crops, count_answerable, hold_out, list_crops, query_and_gallery
-from edge_stra.spec import EdgeStraError, OutputError
+from edge_stra.spec import DataError, EdgeStraError, OutputError
 
 
 def place(crops: Crops, folder: Path, copy: bool, flat: bool, distractors: bool = False) -> None:
@@ -44,17 +44,25 @@ def split(source: Path, out: Path, identities: int, seed: int, distractors: bool
     """Writes the three folders and says what they hold. Raises DataError, OutputError before anything is written."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} must be an empty folder or absent, but holds something; name another")
+    if seed < 0:
+        raise DataError(f"the seed must be 0 or more, but is {seed}")
     crops = list_crops(source)
     flat = all(path.parent == source for path in crops.paths)
     train, held = hold_out(crops, identities, seed)
     query, gallery = query_and_gallery(held)
     parts = {"bounding_box_train": train, "query": query, "bounding_box_test": gallery}
-    for name, crops in parts.items():
-        place(crops, out / name, copy, flat)
+    try:
+        for name, crops in parts.items():
+            place(crops, out / name, copy, flat)
+        if distractors:
+            place(train, out / "bounding_box_test", copy, flat, distractors=True)
+    except OSError:
+        for name in parts:  # nothing half-written; the folder was empty, or absent
+            shutil.rmtree(out / name, ignore_errors=True)
+        raise
     said = [f"{name}: {len(c)} crops, {len(np.unique(c.identities))} identities" for name, c in parts.items()]
     said[1] += f", {count_answerable(query, gallery)} of them with an answer in the gallery"
     if distractors:
-        place(train, out / "bounding_box_test", copy, flat, distractors=True)
         said.append(f"bounding_box_test: {len(train)} distractors more")
     return "\n".join(said)
 
@@ -72,6 +80,9 @@ def main() -> None:
         print(split(args.source, args.out, args.identities, args.seed, args.distractors, args.copy))
     except EdgeStraError as error:
         raise SystemExit(f"Error: {error}") from error
+    except OSError as error:
+        hint = "" if args.copy else "; where links can't be made, --copy copies the pictures"
+        raise SystemExit(f"Error: {args.out} can't be written: {error}{hint}") from error
 
 
 if __name__ == "__main__":

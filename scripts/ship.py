@@ -27,6 +27,7 @@ from edge_stra.models.registry import get_spec
 from edge_stra.models.weights import save_weights
 from edge_stra.preprocess import load_input
 from edge_stra.shipped import FOLDER
+from edge_stra.spec import EdgeStraError
 
 PICTURES = 200
 DRAWN, SEED = 32, 77  # other drawn pictures than those that an export is compared on
@@ -40,11 +41,25 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
-    model, _ = load_model(args.model, args.weights)
-    save_weights(model, FOLDER / f"{args.model}.safetensors", torch.float16, args.model)
-    model, _ = load_model(args.model, None)
-    spec = get_spec(args.model)
-    inputs = [load_input(path, spec.input) for path in spread(list_pictures(args.calibration), PICTURES)]
+    before = {path: path.read_bytes() for path in FOLDER.glob(f"{args.model}.*")}
+    try:
+        ship(args.model, args.weights, args.calibration)
+    except BaseException as error:  # what is shipped has to fit together: all of it new, or all as it was
+        for path in FOLDER.glob(f"{args.model}.*"):
+            path.write_bytes(before[path]) if path in before else path.unlink()
+        if isinstance(error, EdgeStraError):
+            raise SystemExit(f"Error: {error}; the files in {FOLDER} are as before") from error
+        raise
+    print("\n".join(f"{p.name} {p.stat().st_size}" for p in sorted(FOLDER.iterdir())))
+
+
+def ship(name: str, weights: str, calibration: Path) -> None:
+    """Writes the three files, one after the other."""
+    spec = get_spec(name)
+    inputs = [load_input(path, spec.input) for path in spread(list_pictures(calibration), PICTURES)]
+    model, _ = load_model(name, weights)
+    save_weights(model, FOLDER / f"{name}.safetensors", torch.float16, name)
+    model, _ = load_model(name, None)
     drawn, _ = synthetic_inputs(spec, DRAWN, SEED)
     pictures = f"{len(inputs)} of the training split, {DRAWN} drawn"
     inputs += drawn
@@ -54,9 +69,8 @@ def main() -> None:
         for name, recipe in RECIPES.items()
         if recipe.needs_calibration
     }
-    save_statistics(FOLDER / f"{args.model}.calibration.safetensors", by_recipe)
-    export(Request(args.model, "int8", FOLDER, overwrite=True))
-    print("\n".join(f"{p.name} {p.stat().st_size}" for p in sorted(FOLDER.iterdir())))
+    save_statistics(FOLDER / f"{name}.calibration.safetensors", by_recipe)
+    export(Request(name, "int8", FOLDER, overwrite=True))
 
 
 if __name__ == "__main__":

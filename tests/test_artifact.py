@@ -216,6 +216,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "input as text": {"input": "88x88"},
     "labels as text": {"labels": "anger"},
     "labels as number": {"labels": 7},
+    "logits without labels": {"labels": []},
 }
 
 

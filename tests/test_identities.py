@@ -65,6 +65,7 @@ WRONG_LAYOUTS = {
     "a crop beside folders": (("anna/1_c1.jpg", "0001_c1s1_1.jpg"), "but holds 0001_c1s1_1.jpg"),
     "a camera in some names": (("anna/x_c1.jpg", "anna/y.jpg"), "but y.jpg has none"),
     "no picture": (("notes.txt",), "holds none"),
+    "Market's root": (("query/0001_c1.jpg", "bounding_box_test/0001_c2.jpg"), "give one of them, .*bounding_box_test"),
 }
 
 
@@ -73,6 +74,14 @@ def test_another_layout_is_refused(case: str, tmp_path: Path) -> None:
     names, message = WRONG_LAYOUTS[case]
     with pytest.raises(DataError, match=message):
         list_crops(touch(tmp_path, *names))
+
+
+def test_people_in_linked_folders_are_found_and_circles_end(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "x_c1_1.jpg", ".hidden.jpg")
+    touch(tmp_path / "set", "bob/y_c2_1.jpg", ".trash/z_c1_1.jpg")
+    (tmp_path / "set" / "anna").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "bob" / "again").symlink_to(tmp_path / "set")
+    assert named(list_crops(tmp_path / "set")) == {"x_c1_1.jpg": (1, 1), "y_c2_1.jpg": (2, 2)}
 
 
 def test_a_list_of_crops_is_refused(tmp_path: Path) -> None:
@@ -145,7 +154,11 @@ def test_a_query_has_an_answer_where_another_camera_shows_the_identity() -> None
 
 
 def run_script(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    return run_command(SCRIPT, *words)
+
+
+def run_command(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -204,3 +217,31 @@ def test_the_script_refuses_too_many_identities_and_writes_nothing(tmp_path: Pat
     done = run_script(touch(tmp_path / "train", "0001_c1_a.jpg", "0002_c1_a.jpg"), tmp_path / "held")
     assert done.returncode != 0 and "must be 1 to 1 of 2, but got 100" in done.stderr
     assert not (tmp_path / "held").exists()
+
+
+def test_the_script_refuses_a_seed_below_0_and_writes_nothing(tmp_path: Path) -> None:
+    source = touch(tmp_path / "train", "0001_c1_a.jpg", "0002_c1_a.jpg")
+    done = run_script(source, tmp_path / "held", "--identities", 1, "--seed", -1)
+    assert done.returncode == 1 and done.stderr == "Error: the seed must be 0 or more, but is -1\n"
+    assert not (tmp_path / "held").exists()
+
+
+def test_the_script_leaves_nothing_where_links_cannot_be_made(tmp_path: Path) -> None:
+    """As on FAT, and on Windows without the right to make links."""
+    source = touch(tmp_path / "train", "0001_c1_a.jpg", "0001_c2_a.jpg", "0002_c1_a.jpg", "0002_c2_a.jpg")
+    refusing = """
+import runpy, sys
+from pathlib import Path
+def symlink_to(self, target):
+    if self.parent.name == "query":
+        raise OSError(1314, "a required privilege is not held")
+    made(self, target)
+made, Path.symlink_to = Path.symlink_to, symlink_to
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    done = run_command("-c", refusing, SCRIPT, source, tmp_path / "held", "--identities", 1)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "a required privilege is not held; where links can't be made, --copy copies the pictures" in done.stderr
+    assert list((tmp_path / "held").iterdir()) == []
+    assert run_script(source, tmp_path / "held", "--identities", 1, "--copy").returncode == 0

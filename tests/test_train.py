@@ -381,6 +381,14 @@ def test_a_gpu_that_is_not_there_is_told_in_one_line() -> None:
         join("cuda")
 
 
+def test_a_process_without_a_gpu_of_its_own_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ModelError, match=r"needs a GPU of its own, but this is number 1 .* there are 1; give torchrun"):
+        join("cuda")
+
+
 def written_run(folder: Path, model: str, seed: int, scores: list[float], **changes: object) -> str:
     """A finished run's history: two epochs at one size, the rest at another."""
     folder.mkdir()

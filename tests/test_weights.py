@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -279,6 +280,15 @@ def test_a_plain_network_has_no_block() -> None:
     assert options_of(create_model("mobilenetv2.fer").state_dict()) == {}
 
 
+@pytest.mark.parametrize("odd", ["logit.0.weight", "logit.3.weight", "value.weight", "mode.mask.0.weight"])
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (0, 0, 1, 1)])
+def test_a_block_of_odd_shapes_is_refused_in_a_line(odd: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    state = create_model(NAME).state_dict() | {f"features.17.conv.3.{odd}": torch.zeros(shape)}
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(ModelError, match=re.escape(odd)):
+        load_model(NAME, str(tmp_path / "odd.pt"))
+
+
 def test_saved_weights_come_back_to_the_bit(tmp_path: Path, live: Callable[..., nn.Module]) -> None:
     source, target = live(create_model(NAME), (4, 3, 88, 88)), create_model(NAME)
     save_weights(source, tmp_path / "w.safetensors")
@@ -444,3 +454,6 @@ def test_the_script_averages_files_of_one_model(tmp_path: Path, live: Callable[.
     refused = average("--shares", 0.5, 0.6, 0)
     assert refused.returncode == 1 and "with the sum 1" in refused.stderr and "Traceback" not in refused.stderr
     assert not out.exists()
+    out = tmp_path / "mean.pt"  # `average` reads it when it is called
+    refused = average()
+    assert refused.returncode == 1 and "must be named .safetensors" in refused.stderr and not out.exists()

@@ -38,13 +38,18 @@ class World:
 def join(device: str) -> World:
     """The world that torchrun describes in the environment (nccl on GPUs, gloo on CPUs), or this process alone.
 
-    `device`: auto, cpu or cuda. Raises ModelError for cuda where there is none.
+    `device`: auto, cpu or cuda. Raises ModelError for cuda where there is none, or too few.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     own = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
     if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError("--device cuda needs a GPU that PyTorch can use, but there is none; leave the option out")
+    if kind == "cuda" and (own.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"each process needs a GPU of its own, but this is number {own.index} of this machine and there are "
+            f"{torch.cuda.device_count()}; give torchrun fewer with --nproc-per-node, or --device cpu"
+        )
     if kind == "cuda":
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():

@@ -225,9 +225,13 @@ def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     block = next((key.removesuffix(LOGIT) for key in state if key.endswith(f".{LOGIT}")), None)
     if block is None:
         return {}
-    hidden, depth, last = *state[block + LOGIT].shape[:2], state.get(f"{block}logit.3.weight")
+    first, last = state[block + LOGIT], state.get(f"{block}logit.3.weight")
     value, mask = state.get(f"{block}value.weight"), state.get(block + MASK)
-    if value is None or last is None or not hidden or not depth or not len(value) // depth:
+    kernels = [kernel for kernel in (first, last, value, mask) if kernel is not None]
+    if value is None or last is None or any(k.ndim < 2 or not k.numel() for k in kernels):
+        return {}
+    hidden, depth = first.shape[:2]
+    if not len(value) // depth:
         return {}
     modes = len(value) // depth
     found = {"modes": modes, "ratio": len(value) // hidden, "window": math.isqrt(max(0, len(last) // modes - 1))}
