@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from edge_stra.calibration.biases import hold_biases
 
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, Recipe, Statistics
@@ -61,7 +62,8 @@ def quantize(model: bytes, recipe: Recipe, statistics: Statistics | None) -> byt
             if statistics is None:
                 raise DataError(f"the recipe {recipe.name} needs calibration; give --calibration FOLDER with pictures")
             tool_statistics = range_statistics(model, statistics)
-        return bytes(tool.quantize(tool_statistics, enable_progress_report=False).quantized_model)
+        quantized = bytes(tool.quantize(tool_statistics, enable_progress_report=False).quantized_model)
+    return hold_biases(model, quantized) if recipe.needs_calibration else quantized
 
 
 def computed_tensors(model: bytes) -> dict[str, int]:

@@ -48,11 +48,21 @@ class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
 def compact(model: bytes) -> bytes:
     """The same graph, smaller; equal input gives equal bytes."""
+    return pack(parse(model))
+
+
+def parse(model: bytes) -> Any:
+    """The file as the schema's `ModelT`, all constants in its buffers' `data`."""
     parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     for buffer in parsed.buffers:
         if buffer.offset > 1:  # a constant after the flatbuffer, as the tools write the larger ones
             buffer.data = np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
-    builder = SharingBuilder(len(model))
+    return parsed
+
+
+def pack(parsed: Any) -> bytes:
+    """The inverse of `parse`."""
+    builder = SharingBuilder(1 << 20)
     builder.Finish(parsed.Pack(builder), b"TFL3")
     return bytes(builder.Output())

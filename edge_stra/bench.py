@@ -183,6 +183,11 @@ def bench(
         raise DataError(f"--runs must be at least {LEAST_RUNS}, but is {runs}")
     chosen = choose(paths, baseline)
     artifacts = [open_artifact(path) for path in chosen]
+    if packages := [artifact.path for artifact in artifacts if artifact.target == "coreml"]:
+        raise DataError(
+            f"{packages[0]} can't be timed here: Core ML runs on Apple's systems alone, and what computes it elsewhere "
+            "is made to be right, not fast; give .tflite or .onnx files"
+        )
     before = bench_machine.snapshot()
     with quiet_tools():
         predictors = [make_predictor(artifact, threads) for artifact in artifacts]

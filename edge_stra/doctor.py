@@ -91,9 +91,11 @@ def describe_package(names: tuple[str, ...], command: str) -> dict[str, Any]:
     """The version of the first of some distributions that is installed, or the command that adds one."""
     for name in names:
         try:
-            return {"version": metadata.version(name), "distribution": name}
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+        if version is not None:  # None: what was left of one that is gone
+            return {"version": version, "distribution": name}
     return {"version": None, "install": command}
 
 
@@ -138,11 +140,19 @@ def describe_delegate(tflite: Path | None) -> dict[str, Any]:
     return {"checked": True, "file": tflite.name, **told}
 
 
+def load_opencv() -> Any:
+    """OpenCV's module. Raises ImportError, also where a removed package has left its folder behind."""
+    import cv2
+
+    if not hasattr(cv2, "__version__"):
+        raise ImportError("its files are not all there; run: pip install --force-reinstall 'opencv-python-headless<5'")
+    return cv2
+
+
 def describe_opencv() -> dict[str, Any]:
     """The OpenCV that is imported, and whether the Haar cascade and YuNet's class are in it."""
     try:
-        import cv2
-
+        cv2 = load_opencv()
         from edge_stra.apps.detect import HAAR_COMMAND, haar_path
     except ImportError as error:
         return {"version": None} | lack_of_opencv(error)
@@ -157,6 +167,7 @@ def describe_opencv() -> dict[str, Any]:
 def describe_detector() -> dict[str, Any]:
     """The face detector that would be used, or the line that says why there is none."""
     try:
+        load_opencv()
         from edge_stra.apps.detect import YUNET, find_detector
         from edge_stra.pull import find_pulled
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def examine(graph: Graph, delegate: Delegate) -> Findings:
     reasons, unpacked = find_reasons(graph, delegate)
     groups = [group for group, taken in partition(graph, reasons) if taken]
     kept = keep(groups, delegate.keeps)
-    for index in {i for group in groups if group not in kept for i in group}:
+    for index in {i for group in set(groups) - set(kept) for i in group}:
         text = f"could be taken, but the delegate runs one partition alone, the {delegate.keeps}"
         reasons[index] = Reason(index, text, delegate.keeps_source)
     partitions = tuple(measure(graph, group, unpacked) for group in kept)
@@ -144,27 +145,33 @@ def partition(graph: Graph, left: Collection[int]) -> Iterator[tuple[tuple[int, 
     inputs are there, and goes round until none is left. Operators with side effects, which a runtime keeps in order,
     are treated like others.
     """
-    waiting = {operator.index: operator for operator in graph.operators}
     missing = {tensor.index for operator in graph.operators for tensor in operator.outputs}
-    while waiting:
+    unmet: dict[int, int] = {}  # operator -> how many of its inputs are not there yet
+    readers: dict[int, list[int]] = {}  # tensor -> operators
+    ready: dict[bool, list[int]] = {True: [], False: []}  # taken or not -> heap of operators whose inputs are there
+    for operator in graph.operators:
+        needs = {tensor.index for tensor in operator.inputs if tensor is not None} & missing
+        unmet[operator.index] = len(needs)
+        for index in needs:
+            readers.setdefault(index, []).append(operator.index)
+        if not needs:
+            heappush(ready[operator.index not in left], operator.index)
+    done = 0
+    while ready[True] or ready[False]:
+        taken = not ready[False] or (bool(ready[True]) and ready[True][0] < ready[False][0])
         run: list[int] = []
-        taken: bool | None = None
-        progress = True
-        while progress:
-            progress = False
-            for operator in list(waiting.values()):
-                if any(tensor is not None and tensor.index in missing for tensor in operator.inputs):
-                    continue
-                taken = operator.index not in left if taken is None else taken
-                if taken != (operator.index not in left):
-                    continue
-                run.append(operator.index)
-                missing.difference_update(tensor.index for tensor in operator.outputs)
-                del waiting[operator.index]
-                progress = True
-        if taken is None:
-            raise ArtifactError("the graph's operators must follow from its inputs, but some wait for each other")
+        while ready[taken]:
+            run.append(heappop(ready[taken]))
+            for index in {tensor.index for tensor in graph.operators[run[-1]].outputs} & missing:
+                missing.remove(index)
+                for reader in readers.get(index, ()):
+                    unmet[reader] -= 1
+                    if not unmet[reader]:
+                        heappush(ready[reader not in left], reader)
+        done += len(run)
         yield tuple(sorted(run)), taken
+    if done < len(graph.operators):
+        raise ArtifactError("the graph's operators must follow from its inputs, but some wait for each other")
 
 
 def keep(groups: list[tuple[int, ...]], which: str) -> list[tuple[int, ...]]:

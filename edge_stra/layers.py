@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_stra.artifact import Artifact
-from edge_stra.parity import sqnr_db
+from edge_stra.parity import finite_db, sqnr_db
 from edge_stra.runtime import open_plain, quantize_array, read_float
 
 Array = NDArray[np.float32]
@@ -29,6 +29,9 @@ class Layer:
     operator: str
     dtype: str
     sqnr_db: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"sqnr_db": finite_db(self.sqnr_db)}
 
 
 def module_path(tensor_name: str) -> str:

@@ -39,7 +39,7 @@ class Comparison:
     top1: float | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"sqnr_db": min(self.sqnr_db, 999.0)}  # JSON knows no infinity
+        return asdict(self) | {"sqnr_db": finite_db(self.sqnr_db)}
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def tolerance_of(target: str, quantize: str, random_weights: bool) -> Tolerance:
     """That of the target where it has one of its own, else of the precision."""
     table = RANDOM_TOLERANCES if random_weights else TOLERANCES
     return table.get(f"{target} {quantize}") or table[quantize]
+
+
+def finite_db(value: float) -> float:
+    """Within 999 dB either way: JSON knows no infinity."""
+    return max(-999.0, min(value, 999.0))
 
 
 LEAST_LENGTH = 0.1  # of the median length of a reference's rows

@@ -122,11 +122,13 @@ class ModelSpec:
         """The inverse of `to_json`. Raises ArtifactError where a field is missing or of a wrong type."""
         try:
             pixels = data["input"]
-            height, width = (int(v) for v in pixels["size_hw"])
+            height, width = pixels["size_hw"]
             mean = tuple(float(v) for v in pixels["mean_rgb"])
             std = tuple(float(v) for v in pixels["std_rgb"])
             if not isinstance(data["labels"], list | tuple) or not all(math.isfinite(v) for v in (*mean, *std)):
                 raise ValueError("labels must be a list, mean and std finite numbers")
+            if type(height) is not int or type(width) is not int:
+                raise ValueError(f"size_hw must be two whole numbers, but is {pixels['size_hw']!r}")
             if (
                 len(mean) != 3
                 or len(std) != 3

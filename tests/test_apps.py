@@ -337,7 +337,7 @@ def test_pictures_are_written_and_read_back(tmp_path: Path) -> None:
         write_picture(tmp_path / "b.png", rgb.astype(np.float32))  # type: ignore[arg-type]
 
 
-def test_doctor_says_what_is_there_and_what_adds_the_rest() -> None:
+def test_doctor_says_what_is_there_and_what_adds_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     report = json.loads(json.dumps(diagnose()))
     assert report["packages"]["numpy"]["version"] == np.__version__
     assert report["opencv"]["version"] == cv2.__version__
@@ -348,6 +348,8 @@ def test_doctor_says_what_is_there_and_what_adds_the_rest() -> None:
         "version": None,
         "install": "pip install x",
     }
+    monkeypatch.setattr("edge_stra.doctor.metadata.version", lambda name: None)  # a folder without metadata is left
+    assert describe_package(("torch",), "pip install x") == {"version": None, "install": "pip install x"}
     report["packages"]["torch"] = {"version": None, "install": "pip install 'edge-stra[export]'"}
     assert "missing; run: pip install 'edge-stra[export]'" in render(report)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from edge_stra import bench as bench_module
 from edge_stra import bench_machine, operator_times
 from edge_stra.bench import (
     LEAST_RUNS,
@@ -215,6 +216,14 @@ def test_the_baseline_comes_first_and_once(tmp_path: Path) -> None:
         choose([a, tmp_path / "." / "a.tflite"], None)
     with pytest.raises(DataError, match="another file"):
         choose([a], a)
+
+
+def test_core_ml_is_not_timed(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What computes it here is made to be right, and its figures would stand beside LiteRT's."""
+    opened = bench_module.open_artifact
+    monkeypatch.setattr(bench_module, "open_artifact", lambda path: replace(opened(path), target="coreml"))
+    with pytest.raises(DataError, match=r"can't be timed here: .*; give .tflite or .onnx files"):
+        bench([exported.path], runs=LEAST_RUNS)
 
 
 def test_operators_are_summed_over_the_undisturbed_runs() -> None:

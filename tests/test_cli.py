@@ -258,6 +258,17 @@ def test_doctor_tells_what_is_installed_and_does_not_load(tmp_path: Path) -> Non
     assert "missing; run: pip install 'edge-stra[pi]'" not in told
 
 
+def test_doctor_tells_of_an_opencv_that_is_not_all_there(tmp_path: Path) -> None:
+    """A package that was removed can leave its folder, and `import cv2` works."""
+    (tmp_path / "cv2.py").touch()
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "edge_stra", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    said = "OpenCV is installed, but can't be loaded: its files are not all there; run: pip install --force-reinstall"
+    assert done.stdout.count(said) == 2  # of the cascade, and of the face detector
+
+
 def with_broken_modules(folder: Path, names: tuple[str, ...], *words: object) -> subprocess.CompletedProcess[str]:
     """A command where some modules are installed and do not load."""
     reasons = {"cv2": "libGL.so.1: cannot open shared object file", "ai_edge_litert": "numpy is too old"}

@@ -20,7 +20,7 @@ from edge_stra.artifact import Artifact
 from edge_stra.cli import main
 from edge_stra.delegate_rules import DELEGATES, EDGE_TPU, GPU, XNNPACK
 from edge_stra.graph import OPTIONS, Graph, Operator, Reader, Tensor, read_graph
-from edge_stra.inspect_graph import Findings, count_macs, examine, inspect, report
+from edge_stra.inspect_graph import Findings, count_macs, examine, inspect, partition, report
 from edge_stra.runtime import Predictor, delegated
 from edge_stra.spec import ArtifactError, InputSpec, ModelSpec
 from edge_stra.synthetic import face_pictures
@@ -377,6 +377,46 @@ def test_partitions_are_those_of_the_runtime(tmp_path: Path) -> None:
     a, b = chain(tiny, "tst", x), chain(tiny, "tt", x)  # operators 0 1 2 and 3 4
     path = tiny.save(tmp_path / "b.tflite", tiny.add("ADD", [a, b], [tiny.tensor(MAP)]))
     assert assert_as_the_runtime_says(path) == (frozenset({0, 3, 4}), frozenset({2, 5}))
+
+
+def runs_by_definition(graph: Graph, left: set[int]) -> list[tuple[tuple[int, ...], bool]]:
+    """The first operator whose inputs are there decides the kind of a run; round and round until none joins it."""
+    waiting, runs = list(graph.operators), []
+    while waiting:
+        absent = {tensor.index for operator in waiting for tensor in operator.outputs}
+        kind = next(o.index not in left for o in waiting if not absent & {t.index for t in o.inputs if t})
+        run: list[int] = []
+        while joining := [
+            operator
+            for operator in waiting
+            if (operator.index not in left) == kind and not absent & {t.index for t in operator.inputs if t}
+        ]:
+            run += [operator.index for operator in joining]
+            waiting = [operator for operator in waiting if operator not in joining]
+            absent = {tensor.index for operator in waiting for tensor in operator.outputs}
+        runs.append((tuple(sorted(run)), kind))
+    return runs
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_of_drawn_graphs_are_those_of_their_definition(seed: int) -> None:
+    """Operators in any order, each with up to three inputs from before it: in a row, in branches, twice the same."""
+    random = np.random.default_rng(seed)
+    tensors = [Tensor(i, str(i), "float32", (1,), False, None) for i in range(40)]
+    rows = [
+        (tuple(tensors[j] for j in random.integers(0, i, random.integers(1, 4))), (tensors[i],)) for i in range(1, 40)
+    ]
+    drawn = [rows[i] for i in random.permutation(len(rows))] if seed % 2 else rows
+    graph = Graph(tuple(Operator(i, "ADD", 1, *row, {}) for i, row in enumerate(drawn)), tuple(tensors), 1)
+    left = {int(i) for i in np.flatnonzero(random.random(39) < 0.4)}
+    assert list(partition(graph, left)) == runs_by_definition(graph, left)
+
+
+def test_operators_that_wait_for_each_other_are_refused() -> None:
+    a, b = (Tensor(i, str(i), "float32", (1,), False, None) for i in range(2))
+    circle = Graph((Operator(0, "ADD", 1, (a,), (b,), {}), Operator(1, "ADD", 1, (b,), (a,), {})), (a, b), 1)
+    with pytest.raises(ArtifactError, match="some wait for each other"):
+        list(partition(circle, ()))
 
 
 def test_an_unpacked_constant_goes_where_its_readers_go(tmp_path: Path) -> None:

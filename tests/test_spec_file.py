@@ -63,6 +63,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a blank": ({"labels": [" ", "c"]}, "1 to 64 characters"),
     "too small": ({"input": {"size_hw": [16, 64]}}, "size_hw must be 32 to 448 pixels"),
     "too large": ({"input": {"size_hw": [64, 512]}}, "size_hw must be 32 to 448 pixels"),
+    "half a pixel": ({"input": {"size_hw": [96.5, 64]}}, "size_hw must be two whole numbers"),
+    "sizes as words": ({"input": {"size_hw": ["96", "64"]}}, "size_hw must be two whole numbers"),
     "another colour": ({"input": {"color": "bgr"}}, "unknown color 'bgr'"),
     "no deviation": ({"input": {"std_rgb": [0, 1, 1]}}, "std above 0"),
     "a mean of bytes": ({"input": {"mean_rgb": [123.7, 116.3, 103.5]}}, "must be 0 to 1 .*; divide by 255"),

@@ -155,6 +155,20 @@ def test_a_checkpoint_that_expands_too_far_is_refused(tmp_path: Path, monkeypatc
         read_weights(tmp_path / "small.pt")
 
 
+def test_views_that_repeat_what_is_stored_are_refused(tmp_path: Path) -> None:
+    """A file of a kilobyte that asks for terabytes."""
+    torch.save({"weight": torch.zeros(1).expand(1 << 40)}, tmp_path / "small.pt")
+    assert (tmp_path / "small.pt").stat().st_size < 4096
+    with pytest.raises(ModelError, match="must hold tensors of at most"):
+        read_weights(tmp_path / "small.pt")
+
+
+@pytest.mark.parametrize("key", ["logit.3.weight", "mode.mask.0.weight"])
+def test_a_small_file_asks_for_no_huge_block(key: str) -> None:
+    state = create_model(NAME).state_dict() | {f"features.17.conv.3.{key}": torch.zeros(10**7, 1, dtype=torch.uint8)}
+    assert options_of(state) == {}
+
+
 def test_a_full_disk_leaves_no_half_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(state: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")

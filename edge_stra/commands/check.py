@@ -34,7 +34,7 @@ def check(artifact: Path, weights: str | None, images: Path | None, layers: bool
     text, data = parity.render(result.comparisons), {"comparisons": [c.to_json() for c in result.comparisons]}
     if layers:
         rows = compare_layers(result.network, result.artifact, result.inputs[:8])
-        text, data["layers"] = f"{text}\n\n{render_layers(rows)}", [vars(row) for row in rows]
+        text, data["layers"] = f"{text}\n\n{render_layers(rows)}", [row.to_json() for row in rows]
     emit(data, as_json, text)
     if result.failures:
         raise ParityError("; ".join(result.failures))

@@ -43,7 +43,7 @@ def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
 
 
 def emit_json(data: dict[str, Any] | list[Any]) -> None:
-    click.echo(json.dumps(data, indent=1))
+    click.echo(json.dumps(data, indent=1, allow_nan=False))
 
 
 def emit_text(text: str) -> None:

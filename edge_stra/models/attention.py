@@ -215,12 +215,14 @@ def _gate(norm: nn.Module, z: Tensor, nodes: Tensor) -> Tensor:
 
 
 LOGIT, MASK = "logit.0.weight", "mode.mask.0.weight"
+MOST_READ = 128  # window, and hidden channels of a mask: beyond it a small file would ask for a huge network
 
 
 def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What shapes tell of the StRA block in a network's weights: its arguments but `channels`, {} where there is none.
+    """What shapes tell of the StRA block in a network's weights: its arguments but `channels`.
 
-    `mode_interaction` has no weights of its own, and keeps its default.
+    {} where there is none, or one of shapes that no block has. `mode_interaction` has no weights of its own, and keeps
+    its default.
     """
     block = next((key.removesuffix(LOGIT) for key in state if key.endswith(f".{LOGIT}")), None)
     if block is None:
@@ -235,7 +237,8 @@ def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {}
     modes = len(value) // depth
     found = {"modes": modes, "ratio": len(value) // hidden, "window": math.isqrt(max(0, len(last) // modes - 1))}
-    return found | ({"mode_attention": False} if mask is None else {"mask_hidden": len(mask) // modes})
+    found |= {"mode_attention": False} if mask is None else {"mask_hidden": len(mask) // modes}
+    return found if max(found["window"], found.get("mask_hidden", 0)) <= MOST_READ else {}
 
 
 def diversity_loss(masks: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} must hold a dictionary of tensors alone, but {came[:200]}; {HOW}")
     if odd := [k for k, v in state.items() if v.device.type != "cpu" or v.layout != torch.strided or v.is_quantized]:
         raise ModelError(f"{path} must hold ordinary tensors with their numbers, but {odd[0]} is none; save it again")
+    if sum(v.numel() * v.element_size() for v in state.values()) > MAX_WEIGHT_BYTES:  # a view repeats what is stored
+        raise ModelError(f"{path} must hold tensors of at most {MAX_WEIGHT_BYTES >> 20} MiB, but holds more")
     return unwrap({str(key): value for key, value in state.items()}, path)
 
 
