@@ -77,7 +77,7 @@ def test_channels_without_weights_keep_their_bias(
     with torch.inference_mode():
         wanted = np.concatenate([network(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy() for x in PICTURES])
     model = compact(quantized(name))
-    assert sqnr_db(wanted, np.concatenate([run(model, x) for x in PICTURES])) > 40  # measured: 49
+    assert sqnr_db(wanted, np.concatenate([run(model, x) for x in PICTURES])) > 45  # measured: 55
     largest = [int(np.abs(units).max()) for *_, units in find_biases(parse(model))]
     assert len(largest) == 3 and all(abs(most - ROOM) <= ROOM // 1000 for most in largest)
     monkeypatch.setattr(quantization, "hold_biases", lambda graph, model: model)
