@@ -17,6 +17,7 @@ from edge_stra.people import Named
 
 UNKNOWN = "unknown"
 MAX_NAME = 24  # characters that are drawn of a name
+TAIL = 9  # of those at its end, where it is longer
 NOTICE_COLOR: Rgb = (255, 206, 84)
 
 
@@ -61,7 +62,9 @@ def put_tag(result: NDArray[np.uint8], text: str, color: Rgb, row: int, box: Rec
 def text_of(person: Named) -> str:
     if person.identity is None:
         return UNKNOWN
-    name = person.identity if len(person.identity) <= MAX_NAME else person.identity[: MAX_NAME - 3] + "..."
+    name = person.identity
+    if len(name) > MAX_NAME:  # the end of a stranger's name is what tells it from others
+        name = f"{name[: MAX_NAME - TAIL - 3]}...{name[-TAIL:]}"
     return name if person.distance is None else f"{name} {person.distance:.2f}"
 
 

@@ -13,6 +13,7 @@ from edge_stra.reid_view import PeopleView
 from edge_stra.sightings import CONFIRM
 from edge_stra.tracks import GAP_S
 
+LEAST_FRAMES = 1.5  # within a track's life: with fewer a late frame ends it
 THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
 
 
@@ -28,15 +29,15 @@ def create_people_view(
 ) -> PeopleView:
     """A view that names people by a gallery; `site` limits searches to one, None searches all.
 
-    fps: frames a second that will come, where that is known. Where they come further apart than a track lives, each
-    person is seen once, and one search has to do for a name.
+    fps: frames a second that will come, where that is known. Where they come further apart than a track lives, or
+    nearly so, each person is seen once, and one search has to do for a name.
 
     Raises ArtifactError where the model is of another task, DataError where camera or site is no name that a gallery
     keeps, GalleryError where the gallery does not answer.
     """
     camera, site = checked_name("camera", camera, empty=True), None if site is None else checked_name("site", site)
     gallery.count()  # a gallery that can't be read ends the start, not the night
-    confirm = 1 if fps is not None and fps * GAP_S < 1 else CONFIRM
+    confirm = 1 if fps is not None and fps * GAP_S < LEAST_FRAMES else CONFIRM
     return PeopleView(predictor, detect, gallery, camera, site, enrol, tell, confirm)
 
 

@@ -24,7 +24,7 @@ from edge_stra.tracks import Tracker
 
 MAX_PEOPLE = 32  # that are followed and named, largest first
 MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound; the others' turn comes next
-MATCHES = 20  # asked of a search: several embeddings of a few identities
+MATCHES = 64  # asked of a search: several embeddings of a few identities
 MAX_WORD = 60  # characters of a camera's or site's name in a person's: a gallery takes no endless names
 RETRY_S = 5.0  # before a gallery that failed is asked again
 SEARCH, ENROL = "search", "enrol"  # what a gallery is asked for
@@ -63,7 +63,6 @@ class PeopleView:
         self.tell, self.confirm, self.clock, self.timer = tell, confirm, clock, timer
         self.tracker = Tracker()
         self.sightings: dict[int, Sighting] = {}
-        self.enrolled: set[str] = set()  # in this run: the name of somebody forgotten meanwhile is not given again
         self.retries_s: dict[str, float] = {}  # when what failed may be tried again: SEARCH, ENROL
         self.blind_s = 0.0  # that the gallery took since the last frame: a server that is down takes seconds to fail
         self.farthest: float | None = None  # the threshold at the start: the page's may be lower, and strangers many
@@ -160,26 +159,24 @@ class PeopleView:
             sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
             if not sighting.stranger(time_s, threshold):
                 continue
-            name = next_name({*self.gallery.identities(), *self.enrolled}, self.camera, self.site or "")
+            prefix = name_prefix(self.camera, self.site or "")
+            name = f"{prefix}{self.gallery.take_number(prefix):04d}"
             units: list[NDArray[np.float32]] = [unit.astype(np.float32) for unit in sighting.embeddings]
             self.gallery.add([Entry(name, unit, self.camera, self.clock(), self.site or "") for unit in units])
             self.retries_s.pop(ENROL, None)
-            self.enrolled.add(name)
             nearest = min(float(np.linalg.norm(unit - sighting.mean())) for unit in units)
             sighting.near = {name: nearest, **sighting.near}
             sighting.identity, sighting.unknown_since_s = name, None
             self.tell(f"enrolled {name} with {len(units)} embeddings")
 
 
-def next_name(taken: Iterable[str], camera: str, site: str) -> str:
-    """person-0001 and so on; with site and camera in it where they are known.
+def name_prefix(camera: str, site: str) -> str:
+    """Of person-0001 and so on; with site and camera in it where they are known.
 
     Two cameras that share a gallery then never give one name to two people.
     """
     words = [re.sub(r"[^\w.]+", "-", word).strip("-")[:MAX_WORD] for word in (site, camera)]
-    prefix = "-".join(["person", *(word for word in words if word)]) + "-"
-    numbers = [int(name[len(prefix) :]) for name in taken if re.fullmatch(re.escape(prefix) + r"\d{1,9}", name)]
-    return f"{prefix}{max(numbers, default=0) + 1:04d}"
+    return "-".join(["person", *(word for word in words if word)]) + "-"
 
 
 def row_of(number: int, person: Person, sighting: Sighting) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,9 +140,37 @@ def test_a_reader_that_holds_the_log_is_told_and_forgetting_again_ends_it(
     assert gallery.identities() == {bob.identity: 1}
     assert traces(tmp_path, [anna]) != []
     reader.close()
-    assert gallery.forget(anna.identity) == 0
-    assert traces(tmp_path, [anna]) == []
+    assert gallery.unfinished()
+    done = CliRunner().invoke(group, ["forget", anna.identity, "--gallery", uri])
+    assert done.exit_code == 0 and done.stdout == "what was removed earlier can't be read any more\n"
+    assert not gallery.unfinished() and traces(tmp_path, [anna]) == []
     gallery.close()
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_a_file_that_was_replaced_or_removed_is_told_of(uri: str, tmp_path: Path, how: str) -> None:
+    """What would be written is lost, and who is forgotten in the new file would still be named by this process."""
+    gallery, (anna, bob) = open_gallery(uri, MAKER), people(2)
+    gallery.add([anna])
+    gallery.search(anna.embedding)
+    if how == "replaced":
+        other = open_gallery(f"sqlite:///{tmp_path / 'other.db'}", MAKER)
+        other.close()
+        (tmp_path / "other.db").replace(tmp_path / "gallery.db")
+    else:
+        (tmp_path / "gallery.db").unlink()
+    calls: list[Callable[[], Any]] = [lambda: gallery.add([bob]), lambda: gallery.search(anna.embedding), gallery.count]
+    for call in calls:
+        with pytest.raises(GalleryError, match=rf"was {how} .*while it was in use; start again"):
+            call()
+    gallery.close()
+
+
+def test_an_empty_key_makes_no_plain_gallery(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "")
+    with pytest.raises(GalleryError, match="would not be encrypted: EDGE_STRA_GALLERY_KEY is set, but empty"):
+        open_gallery(uri, MAKER)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_encrypted_files_tell_nothing(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,6 +430,8 @@ def test_ages_and_times() -> None:
     for bad in ("", "yesterday", "1960-01-01", "99999-01-01"):
         with pytest.raises(DataError, match="a time must be"):
             parse_time(bad)
+    with pytest.raises(DataError, match="not be more than a day ahead, but '2262-11-21' is"):
+        parse_time("2262-11-21")
 
 
 # Files out of a gallery
@@ -464,6 +494,27 @@ def test_copies_all_once_with_the_threshold(uri: str, tmp_path: Path) -> None:
         copy_gallery(source, target, False, list)
     assert copy_gallery(source, target, True, list) == 1100
     assert target.count() == 2200
+    source.close()
+    target.close()
+
+
+def test_a_copy_that_fails_says_what_is_there_already(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = open_gallery(uri, MAKER), open_gallery(f"{tmp_path}/b.db", MAKER)
+    source.add(people(1100))
+    add = target.add
+
+    def full(entries: Sequence[Entry]) -> int:
+        if target.count() == 1000:
+            raise GalleryError("the disk is full")
+        return add(entries)
+
+    monkeypatch.setattr(target, "add", full)
+    with pytest.raises(GalleryError, match=r"is full; 1000 embeddings are in .*b\.db already: empty it before"):
+        copy_gallery(source, target, False, list)
+    with pytest.raises(GalleryError, match="not after a copy that failed: what it copied would be there twice"):
+        copy_gallery(source, target, False, list)
     source.close()
     target.close()
 

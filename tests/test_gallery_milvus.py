@@ -267,6 +267,41 @@ def test_renames_and_joins(place: Place) -> None:
     assert gallery.forget(quoted) == 3
 
 
+@pytest.mark.slow
+def test_a_milvus_rename_that_failed_half_way_is_ended_without_doubles(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty(server)
+    gallery = open_gallery(server.uri, MAKER)
+    gallery.add([person("door-1", 1, 0.1 * n, camera="door", time_s=n) for n in range(3)])
+
+    def down(condition: str) -> int:
+        raise GalleryError("the server is down")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(gallery, "_remove", down)
+        with pytest.raises(GalleryError, match="is down"):
+            gallery.rename("door-1", "anna")
+    assert gallery.identities() == {"anna": 3, "door-1": 3}
+    assert gallery.rename("door-1", "anna") == 3
+    assert gallery.identities() == {"anna": 3}
+    gallery.close()
+
+
+def test_a_number_is_given_once(place: Place) -> None:
+    """Whoever had it was renamed or forgotten since, in another run too: a log that names them stays true."""
+    gallery = place.open()
+    gallery.add([person("person-door-0007", 1), person("person-doorway-0009", 0, 1), person("person-door-x", 0, 1)])
+    assert [gallery.take_number("person-door-") for _ in range(2)] == [8, 9]
+    gallery.add([person("person-door-0009", 1, 0.1)])
+    gallery.rename("person-door-0009", "anna")
+    gallery.forget("person-door-0007")
+    gallery.close()
+    again = place.open()
+    assert again.take_number("person-door-") == 10 and again.take_number("person-Türe-") == 1
+    assert not again.unfinished()
+
+
 def test_purges_what_was_seen_before(place: Place) -> None:
     gallery = place.open()
     gallery.add([person("old", time_s=99.999), person("edge", time_s=100.0), person("new", time_s=1_800_000_000.5)])

@@ -188,10 +188,12 @@ def forget(name: str, yes: bool, uri: str, as_json: bool) -> None:
         there = kept.identities().get(name, 0)
         if there and not yes:
             click.confirm(f"forget {name}, {there} embeddings?", abort=True, err=True)
+        pending = kept.unfinished()
         gone = kept.forget(name)  # also where nobody is there: it ends an earlier one that another process held up
-    if not gone:
+    if not gone and not pending:
         raise unknown_name(kept.uri, name)
-    emit({"gallery": kept.uri, "identity": name, "removed": gone}, as_json, f"forgot {name}: {gone} embeddings removed")
+    done = f"forgot {name}: {gone} embeddings removed" if gone else "what was removed earlier can't be read any more"
+    emit({"gallery": kept.uri, "identity": name, "removed": gone}, as_json, done)
 
 
 @gallery.command()
@@ -203,7 +205,7 @@ def forget(name: str, yes: bool, uri: str, as_json: bool) -> None:
 def rename(name: str, to: str, merge: bool, uri: str, as_json: bool) -> None:
     """Give a person another name: one that a camera took in, or one who was taken in under two names (--merge).
 
-    Cameras that are running say the new name from their next search on.
+    Cameras that are running say the new name once two of their searches have found it.
 
     \b
     Examples:

@@ -29,12 +29,17 @@ def copy_gallery(source: Gallery, target: Gallery, merge: bool, progress: Progre
     before = target.count()
     if before and not merge:
         raise GalleryError(
-            f"{target.uri} must be empty, but holds {before} embeddings; give --merge to add to them, or another target"
+            f"{target.uri} must be empty, but holds {before} embeddings; give --merge to add to them "
+            "(not after a copy that failed: what it copied would be there twice), or another target"
         )
     copied, ticks = 0, iter(progress(steps(source.count())))
-    for batch in batches(source.entries()):
-        copied += target.add(batch)
-        next(ticks, None)  # there may be more than were counted, where a camera adds meanwhile
+    try:
+        for batch in batches(source.entries()):
+            copied += target.add(batch)
+            next(ticks, None)  # there may be more than were counted, where a camera adds meanwhile
+    except GalleryError as error:
+        rest = f"; {copied} embeddings are in {target.uri} already: empty it before you copy again" if copied else ""
+        raise GalleryError(f"{error}{rest}") from error
     for _ in ticks:
         pass
     if (kept := source.threshold()) is not None and target.threshold() is None:

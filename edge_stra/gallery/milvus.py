@@ -30,6 +30,7 @@ from edge_stra.gallery.checks import (
     checked_name,
     checked_rows,
 )
+from edge_stra.gallery.naming import largest_number
 from edge_stra.gallery.open import milvus_credentials
 from edge_stra.gallery.store import Entry, Maker, Match
 from edge_stra.spec import DataError, GalleryError, MissingError
@@ -37,6 +38,7 @@ from edge_stra.spec import DataError, GalleryError, MissingError
 COLLECTION = "edge_stra_gallery"
 FORMAT = "edge-stra.gallery/1"
 THRESHOLD = "edge_stra.threshold"  # a property of the collection
+NUMBER = "edge_stra.number."  # and a property for each prefix of names: the largest number that was given
 INDEX = {"M": 16, "efConstruction": 200}
 EF = 128  # candidates that a search of the graph keeps, or twice k where that is more
 CONNECT_S, CALL_S, LOAD_S = 5.0, 30.0, 120.0
@@ -99,7 +101,7 @@ class MilvusGallery:
         if site is not None:
             places["partition_names"] = [partition_name(checked_name("site", site, True))]
             with self._told():
-                if not self._has_partition(places["partition_names"][0]):
+                if not self._has_partition(places["partition_names"][0], SEARCH_S):
                     return []
         own = time.monotonic() - self._wrote_s < OWN_WRITES_S
         with self._told():
@@ -122,9 +124,12 @@ class MilvusGallery:
         """
         old, new = checked_name("identity", identity), checked_name("identity", name)
         rows = list(self._rows(["number", *FIELDS, "embedding"], BATCH, f"identity == {literal(old)}"))
+        there = {same(row) for row in self._rows([*FIELDS, "embedding"], BATCH, f"identity == {literal(new)}")}
         for start in range(0, len(rows) if new != old else 0, BATCH):
             part = rows[start : start + BATCH]
-            self.add([entry_of({**row, "identity": new}) for row in part])
+            missing = [entry_of({**row, "identity": new}) for row in part if same(row) not in there]
+            if missing:  # else an earlier rename got so far
+                self.add(missing)
             self._remove(f"number in {[int(row['number']) for row in part]}")  # not what somebody adds meanwhile
         return len(rows)
 
@@ -137,6 +142,22 @@ class MilvusGallery:
 
     def identities(self) -> dict[str, int]:
         return dict(sorted(Counter(row["identity"] for row in self._rows(["identity"], 10 * BATCH)).items()))
+
+    def take_number(self, prefix: str) -> int:
+        """Two clients that ask for one prefix at once may get one number: a prefix is of one camera."""
+        key = NUMBER + hashlib.sha256(prefix.encode()).hexdigest()[:32]
+        there = largest_number(self.identities(), prefix)
+        with self._told():
+            kept = str(self._describe().get("properties", {}).get(key, "0"))
+        if not kept.isdecimal():
+            raise GalleryError(f"{self.uri} must count the names it gave, but holds {kept[:40]!r}; it was changed")
+        number = max(there, int(kept)) + 1
+        with self._told():
+            self._client.alter_collection_properties(COLLECTION, {key: str(number)}, timeout=CALL_S)
+        return number
+
+    def unfinished(self) -> bool:
+        return False
 
     def entries(self) -> Iterator[Entry]:
         for row in self._rows([*FIELDS, "embedding"], BATCH):
@@ -187,9 +208,9 @@ class MilvusGallery:
     def _describe(self) -> dict[str, Any]:
         return dict(self._client.describe_collection(COLLECTION, timeout=CALL_S))
 
-    def _has_partition(self, name: str) -> bool:
+    def _has_partition(self, name: str, timeout_s: float = CALL_S) -> bool:
         """Asks the server only for a name that is new here: another client may have made it."""
-        if name not in self._partitions and self._client.has_partition(COLLECTION, name, timeout=CALL_S):
+        if name not in self._partitions and self._client.has_partition(COLLECTION, name, timeout=timeout_s):
             self._partitions.add(name)
         return name in self._partitions
 
@@ -278,6 +299,11 @@ def said_by(error: Any) -> str:
 def entry_of(row: dict[str, Any]) -> Entry:
     vector = np.array(row["embedding"], np.float32)
     return Entry(row["identity"], vector, row["camera"], row["time_s"], row["site"])
+
+
+def same(row: dict[str, Any]) -> tuple[str, str, float, bytes]:
+    """What two rows of one picture have in common, whoever they are of."""
+    return row["camera"], row["site"], row["time_s"], np.array(row["embedding"], np.float32).tobytes()
 
 
 def partition_name(site: str) -> str:

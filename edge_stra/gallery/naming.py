@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from edge_stra.gallery.checks import check_threshold
 from edge_stra.gallery.store import Gallery, Match
@@ -22,3 +23,9 @@ def effective_threshold(gallery: Gallery, given: float | None) -> tuple[float, s
 def nearest_known(matches: Sequence[Match], threshold: float) -> Match | None:
     """The nearest match where its distance is at most the threshold; None is the answer "unknown"."""
     return matches[0] if matches and matches[0].distance <= threshold else None
+
+
+def largest_number(names: Iterable[str], prefix: str) -> int:
+    """The largest N of names `prefix` + N, at most nine digits; 0 where there is none."""
+    pattern = re.compile(re.escape(prefix) + r"(\d{1,9})")
+    return max((int(found[1]) for name in names if (found := pattern.fullmatch(name))), default=0)

@@ -24,6 +24,7 @@ from edge_stra.gallery.checks import (
     checked_rows,
 )
 from edge_stra.gallery.matrix import Matrix
+from edge_stra.gallery.naming import largest_number
 from edge_stra.gallery.sqlite_file import ended, open_file, told
 from edge_stra.gallery.store import Entry, Maker, Match
 from edge_stra.spec import DataError, GalleryError
@@ -97,6 +98,23 @@ class SqliteGallery:
         self._check((row[0], "", 0, "") for row in rows)
         return dict(rows)
 
+    def take_number(self, prefix: str) -> int:
+        key = f"number {prefix}"
+        with self._writing():
+            ask = self._connection.execute
+            names = ask("SELECT DISTINCT identity FROM entries WHERE identity >= ?", (prefix,))
+            there = largest_number((row[0] for row in names.fetchall()), prefix)
+            given = ask("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            try:
+                number = max(there, int(given[0]) if given else 0) + 1
+            except ValueError as error:
+                raise GalleryError(f"{self.path} must count the names it gave, but does not; it is damaged") from error
+            ask("REPLACE INTO meta VALUES (?, ?)", (key, str(number)))
+        return number
+
+    def unfinished(self) -> bool:
+        return bool(self._all("SELECT 1 FROM meta WHERE key = 'unwiped'"))
+
     def entries(self) -> Iterator[Entry]:
         last = 0
         while rows := self._all(f"SELECT {COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?", last, BATCH):
@@ -122,13 +140,24 @@ class SqliteGallery:
         self._file.close()
         self._matrix = None
 
+    def _check_place(self) -> None:
+        """Raises GalleryError where another file, or none, has the place of the open one: what is written is lost."""
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise GalleryError(f"{self.path} was removed while it was in use; start again") from error
+        if (found.st_dev, found.st_ino) != self._file.inode:
+            raise GalleryError(f"{self.path} was replaced by another file while it was in use; start again")
+
     def _all(self, statement: str, *values: Any) -> list[Any]:
+        self._check_place()
         with told(self._module, self.path):
             return list(self._connection.execute(statement, values).fetchall())
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction, on the disk when it ends."""
+        self._check_place()
         with told(self._module, self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             with ended(self._connection):
@@ -138,6 +167,7 @@ class SqliteGallery:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         """One view of the file for several statements."""
+        self._check_place()
         self._connection.execute("BEGIN")
         with ended(self._connection):
             yield
@@ -155,7 +185,7 @@ class SqliteGallery:
             if gone:
                 ask("UPDATE meta SET value = value + 1 WHERE key = 'removals'")
                 ask("REPLACE INTO meta VALUES ('unwiped', '1')")
-        if not self._all("SELECT 1 FROM meta WHERE key = 'unwiped'"):
+        if not self.unfinished():
             return 0
         try:
             with told(self._module, self.path):

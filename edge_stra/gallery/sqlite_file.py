@@ -68,6 +68,10 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
     """
     key = os.environ.get(KEY_VARIABLE)
     create = create and maker is not None
+    if key == "" and create and not path.exists():
+        raise GalleryError(
+            f"{path} would not be encrypted: {KEY_VARIABLE} is set, but empty; give it a key, or unset it"
+        )
     if key and create and not path.exists():
         cipher_module()  # before the file is made: an empty one left behind would be filled without the key
     inode = find_place(path, create)

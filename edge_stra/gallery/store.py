@@ -86,6 +86,14 @@ class Gallery(Protocol):
         """Every identity with its number of embeddings, by name."""
         ...
 
+    def take_number(self, prefix: str) -> int:
+        """The next number for a new name `prefix` + number, never given before: not even to who was renamed since."""
+        ...
+
+    def unfinished(self) -> bool:
+        """Whether what was removed earlier may still be read, so that `forget` has to be repeated."""
+        ...
+
     def entries(self) -> Iterator[Entry]:
         """All entries, in no promised order: what `copy` and `export` read."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime
 
 from edge_stra.gallery.checks import check_time
@@ -26,4 +27,6 @@ def parse_time(text: str) -> float:
     except (ValueError, OverflowError, OSError) as error:
         raise DataError(f"a time must be like 2026-11-21T10:00, but is {text!r}") from error
     check_time(time_s)
+    if time_s > time.time() + UNITS_S["d"]:  # `purge` would not remove it for so long
+        raise DataError(f"a time must not be more than a day ahead, but {text!r} is")
     return time_s
