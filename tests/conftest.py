@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a test before may have asked for more, for the whole process
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_streams_are_those_of_the_network(network: MobileNetV2) -> None:
     narrow = network.features[1].residual  # type: ignore[union-attr]
     # Six stages after the first block, whose own stream exists only where it does not add to the stem's ReLU6 output.
     wanted = [(2, 2), (3, 3), (4, 4), (3, 3), (3, 3), (1, 1)]
-    assert [(len(s.writers), len(s.readers)) for s in streams] == wanted if narrow else [(1, 1), *wanted]
+    assert [(len(s.writers), len(s.readers)) for s in streams] == (wanted if narrow else [(1, 1), *wanted])
     for stream in streams:
         channels = {conv.out_channels for conv in stream.writers} | {conv.in_channels for conv in stream.readers}
         assert len(channels) == 1

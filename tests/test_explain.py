@@ -287,6 +287,7 @@ def test_the_command_draws_and_prints_numbers(faces: list[Path], tmp_path: Path)
     assert all(set(mode) == keys | {"coefficient_entropy_relative"} for mode in row["modes"])
     assert all(set(mode) == keys | {"overlap_with_mean"} for mode in folder["modes"])
     assert [mode["mode"] for mode in row["modes"]] == list(range(1, 9))
+    assert [mode["mode"] for mode in folder["modes"]] == list(range(1, 9))
     assert folder["pictures"] == 3
     model, spec, _ = load_explainable(FER, None)
     assert row["prediction"] == explain_picture(model, spec, read_rgb(faces[0])).to_json()["prediction"]

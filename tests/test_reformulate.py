@@ -71,7 +71,7 @@ def test_block_equals_the_reference(
 ) -> None:
     block = block_and_norm(live, 64, size_hw, dtype, modes=modes, window=window, **VARIANTS[variant])
     errors = block_errors(block, images((1, 64, *size_hw), dtype))
-    assert max(errors) <= BLOCK_TOLERANCE[dtype]
+    assert all(error <= BLOCK_TOLERANCE[dtype] for error in errors)  # max would pass over NaN
 
 
 @PRECISIONS
@@ -80,7 +80,8 @@ def test_block_of_the_networks_width_equals_the_reference(
     live: Live, images: Images, size_hw: tuple[int, int], window: int, dtype: torch.dtype
 ) -> None:
     block = block_and_norm(live, 960, size_hw, dtype, window=window)
-    assert max(block_errors(block, images((1, 960, *size_hw), dtype))) <= BLOCK_TOLERANCE[dtype]
+    errors = block_errors(block, images((1, 960, *size_hw), dtype))
+    assert all(error <= BLOCK_TOLERANCE[dtype] for error in errors)
 
 
 @pytest.mark.parametrize("limit", [0, 10**9], ids=["padding", "placement"])
@@ -99,7 +100,7 @@ def test_every_strip_height_equals_the_reference(
     block = block_and_norm(live, 32, size_hw, dtype, window=window)
     x = images((1, 32, *size_hw), dtype)
     for rows in range(1, size_hw[0] + 2):
-        assert max(block_errors(block, x, rows)) <= BLOCK_TOLERANCE[dtype], f"{rows} rows"
+        assert all(error <= BLOCK_TOLERANCE[dtype] for error in block_errors(block, x, rows)), f"{rows} rows"
 
 
 @pytest.mark.parametrize("window", [1, 3, 5, 7])
@@ -211,7 +212,7 @@ def test_network_equals_the_reference(live: Live, images: Images, name: str, dty
             errors.append(relative_error(fast(x).double(), wanted))
             own.append(relative_error(model(x).double(), wanted))
     if dtype == torch.float64:
-        assert max(errors) <= NETWORK_TOLERANCE[dtype]
+        assert all(error <= NETWORK_TOLERANCE[dtype] for error in errors), errors
     else:
         assert sum(errors) / 4 <= NETWORK_TOLERANCE[dtype], errors
         assert sum(errors) <= 2 * sum(own), (errors, own)

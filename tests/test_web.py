@@ -133,6 +133,14 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    """`until`, while the loop goes on."""
+    end_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        await asyncio.sleep(0.01)
+
+
 # --- who may see it
 
 
@@ -301,6 +309,14 @@ def test_every_answer_carries_the_security_headers() -> None:
 def test_nothing_but_the_page_is_served(path: str) -> None:
     with serving() as output:
         assert get(output, path)[0] == 404
+
+
+@pytest.mark.parametrize("path", ["..%2fserver.py", "%2e%2e/server.py", "..%2f..%2f__init__.py", "../server.py"])
+def test_no_path_leads_out_of_the_page(path: str) -> None:
+    """As bytes on the wire: a client's library would take the dots out before it asks."""
+    with serving() as output, socket.create_connection(("127.0.0.1", output.port), timeout=WAIT_S) as wire:
+        wire.sendall(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert wire.recv(64).split(b" ")[1] in (b"403", b"404")
 
 
 def test_the_page_has_no_inline_script_or_style_and_no_address_elsewhere() -> None:
@@ -474,8 +490,7 @@ def test_a_viewer_who_never_reads_holds_up_nobody() -> None:
         stuck.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stream = pictures(session, output)
         await anext(stream)
-        while len(output.hub.clients) < 2:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: len(output.hub.clients) == 2)
         before, versions = producer.count, output.hub.version
         for _ in range(8):
             await anext(stream)
@@ -570,8 +585,7 @@ def test_more_clients_than_there_are_places_are_sent_away(monkeypatch: pytest.Mo
                 assert third.status == 503
             async with session.get(output.url + "api/status") as still:
                 assert still.status == 200
-        while len(output.hub.clients) > 1:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: len(output.hub.clients) <= 1)
         await some(session, output, 1)  # a place is free again
         await first.aclose()  # type: ignore[attr-defined]
 
