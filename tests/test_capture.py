@@ -472,10 +472,10 @@ def test_an_mjpeg_stream_that_drops_goes_on(camera: Camera, capfd: pytest.Captur
 
 
 def test_fps_limits_what_a_live_source_hands_out(camera: Camera) -> None:
-    source = open_source(camera.url, CaptureOptions(fps=20.0))
-    frames = list(islice(source.frames(), 5))
+    source = open_source(camera.url, CaptureOptions(fps=4.0))
+    frames = list(islice(source.frames(), 4))
     source.close()
-    assert frames[-1].taken_s - frames[0].taken_s > 0.15  # four periods of 50 ms, less what a frame's age may vary
+    assert frames[-1].taken_s - frames[0].taken_s > 0.5  # three periods of 250 ms, less what a frame's age may vary
     assert source.statistics()["dropped"] > 0
 
 

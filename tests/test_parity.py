@@ -11,14 +11,32 @@ import numpy as np
 import pytest
 
 from edge_stra.models.registry import get_spec
-from edge_stra.parity import Comparison, check, compare, cosine, sqnr_db, tolerance_of
+from edge_stra.parity import (
+    RANDOM_TOLERANCES,
+    TOLERANCES,
+    Comparison,
+    check,
+    compare,
+    cosine,
+    sqnr_db,
+    tolerance_of,
+)
 
 GOOD = Comparison("reference", "candidate", 32, 1e-6, 1e-6, 99.0, 1.0, 1.0)
-# As README and docs/coreml.md, docs/onnx.md promise: SQNR in dB, share of equal first choices.
+# README, docs/coreml.md and docs/onnx.md promise SQNR in dB and the share of equal first choices; between them stands
+# the smallest cosine of any picture, which is what one bad picture among many fails by.
 PROMISED = {
-    ("tflite", "fp32"): (80, 1.0), ("tflite", "fp16"): (50, 0.96), ("tflite", "dynamic"): (18, 0.90),
-    ("tflite", "int8"): (18, 0.90), ("tflite", "int8-full"): (15, 0.88), ("onnx", "fp16"): (45, 0.96),
-    ("coreml", "fp16"): (45, 0.96), ("coreml", "w8"): (18, 0.90), ("coreml", "palette4"): (6, 0.70),
+    ("tflite", "fp32"): (80, 0.99999, 1.0), ("tflite", "fp16"): (50, 0.9999, 0.96),
+    ("tflite", "dynamic"): (18, 0.95, 0.90), ("tflite", "int8"): (18, 0.95, 0.90),
+    ("tflite", "int8-full"): (15, 0.93, 0.88), ("onnx", "fp16"): (45, 0.9999, 0.96),
+    ("coreml", "fp16"): (45, 0.9999, 0.96), ("coreml", "w8"): (18, 0.95, 0.90), ("coreml", "w8a8"): (18, 0.95, 0.90),
+    ("coreml", "palette6"): (18, 0.95, 0.90), ("coreml", "palette4"): (6, 0.80, 0.70),
+}  # fmt: skip
+# Of random weights, which amplify the noise of few bits (edge_stra/parity.py): no promise, but no row is to be nothing.
+RANDOM = {
+    "fp32": (80, 0.99999, 1.0), "fp16": (30, 0.99, 0.9), "dynamic": (12, 0.8, 0.7), "int8": (10, 0.8, 0.7),
+    "int8-full": (5, 0.5, 0.6), "w8": (12, 0.8, 0.7), "w8a8": (10, 0.8, 0.7), "palette6": (10, 0.8, 0.7),
+    "palette4": (0, 0.3, 0.3),
 }  # fmt: skip
 
 
@@ -28,15 +46,14 @@ def artifact(target: str, quantize: str, model: str = "mobilenetv2_stra.fer") ->
 
 @pytest.mark.parametrize(("target", "quantize"), PROMISED)
 def test_each_limit_fails_by_itself(target: str, quantize: str) -> None:
-    sqnr, top1 = PROMISED[target, quantize]
+    sqnr, cosine, top1 = PROMISED[target, quantize]
     limits = tolerance_of(target, quantize, random_weights=False)
-    assert (limits.sqnr_db, limits.top1) == (sqnr, top1)
-    assert limits != tolerance_of(target, quantize, random_weights=True) or quantize == "fp32"
+    assert (limits.sqnr_db, limits.cosine, limits.top1) == (sqnr, cosine, top1)
     held = artifact(target, quantize)
-    assert check(held, GOOD, replace(GOOD, sqnr_db=sqnr, cosine=limits.cosine, top1=top1)) == []
+    assert check(held, GOOD, replace(GOOD, sqnr_db=sqnr, cosine=cosine, top1=top1)) == []
     spoilt = {
         "SQNR must be": replace(GOOD, sqnr_db=sqnr - 0.1),
-        "cosine must be": replace(GOOD, cosine=limits.cosine - 1e-5),
+        "cosine must be": replace(GOOD, cosine=cosine - 1e-5),
         "top-1 agreement must be": replace(GOOD, top1=top1 - 0.01),
     }
     for said, produced in spoilt.items():
@@ -44,6 +61,13 @@ def test_each_limit_fails_by_itself(target: str, quantize: str) -> None:
         assert said in failure
     (failure,) = check(held, replace(GOOD, relative=1.1e-4), GOOD)
     assert "reformulated: error must be <= 0.0001" in failure
+
+
+def test_every_row_is_held_to_what_is_written_here() -> None:
+    named = {f"{target} {quantize}": quantize for target, quantize in PROMISED}
+    assert {both if both in TOLERANCES else alone for both, alone in named.items()} == set(TOLERANCES)
+    found = {name: (row.sqnr_db, row.cosine, row.top1) for name, row in RANDOM_TOLERANCES.items()}
+    assert found == RANDOM
 
 
 def test_numbers_that_are_none_fail_everywhere() -> None:
