@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from edge_stra.calibration.quantize import computed_tensors, quantize
 from edge_stra.calibration.recipes import ATTENTION
+from edge_stra.converters.compact import parse
 from numpy.typing import NDArray
 from torch import nn
 
@@ -64,7 +65,7 @@ def read_operators(model: bytes) -> Iterator[Operator]:
     """The operators of the first subgraph, in order of execution."""
     from ai_edge_litert import schema_py_generated as schema
 
-    parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    parsed = parse(model)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in parsed.operatorCodes]
     tensors = parsed.subgraphs[0].tensors

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from edge_stra.calibration.biases import hold_biases
+from edge_stra.converters.compact import parse
 
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, Recipe, Statistics
@@ -70,7 +71,7 @@ def computed_tensors(model: bytes) -> dict[str, int]:
     """Name -> rank of every float tensor that is not a constant of the file."""
     from ai_edge_litert import schema_py_generated as schema
 
-    parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    parsed = parse(model)
     tensors: dict[str, int] = {}
     for tensor in parsed.subgraphs[0].tensors:
         data = parsed.buffers[tensor.buffer].data

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from edge_stra.confusion import draw_confusion
 from edge_stra.data import list_fer
 from edge_stra.embeddings import unit_rows
-from edge_stra.identities import JUNK, Crops, list_crops
+from edge_stra.identities import GALLERY, JUNK, QUERY, Crops, list_crops
 from edge_stra.matches import draw_matches
 from edge_stra.ranking import RANKS, rank
 from edge_stra.spec import ArtifactError, DataError
 from edge_stra.subjects import Array, Progress, Subject
 
-QUERY, GALLERY = "query", "bounding_box_test"  # Market-1501's folders
 Bars = Callable[[str], Progress]  # a label -> a way to show progress
 
 

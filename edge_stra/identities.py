@@ -13,7 +13,7 @@ from edge_stra.data import list_pictures
 from edge_stra.spec import DataError
 
 JUNK, DISTRACTOR = -1, 0  # identities of Market-1501's names that no query has
-MARKET_FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"  # Market-1501's folders
 # 0002_c1s1_000451_03.jpg: identity, camera, sequence, frame, detection. DukeMTMC's 0005_c2_f0046985.jpg fits too.
 MARKET_NAME = re.compile(r"^(-1|\d+)_c(\d+)")
 
@@ -54,7 +54,7 @@ def list_crops(folder: Path) -> Crops:
             f"{folder} must hold crops named like 0002_c1s1_000451_03.jpg, or one folder of crops for each identity, "
             f"but holds {stray.relative_to(folder)}"
         )
-    if market := sorted({path.parent.name for path in paths} & set(MARKET_FOLDERS)):
+    if market := sorted({path.parent.name for path in paths} & {TRAIN, QUERY, GALLERY}):
         raise DataError(
             f"{folder} must be one folder of crops, or hold one for each identity, but holds Market-1501's folders; "
             f"give one of them, like {folder / market[0]}"

@@ -21,7 +21,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_stra.identities import DISTRACTOR, Crops, count_answerable, hold_out, list_crops, query_and_gallery
+from edge_stra.identities import (
+    DISTRACTOR,
+    GALLERY,
+    QUERY,
+    TRAIN,
+    Crops,
+    count_answerable,
+    hold_out,
+    list_crops,
+    query_and_gallery,
+)
 from edge_stra.spec import DataError, EdgeStraError, OutputError
 
 
@@ -50,12 +60,12 @@ def split(source: Path, out: Path, identities: int, seed: int, distractors: bool
     flat = all(path.parent == source for path in crops.paths)
     train, held = hold_out(crops, identities, seed)
     query, gallery = query_and_gallery(held)
-    parts = {"bounding_box_train": train, "query": query, "bounding_box_test": gallery}
+    parts = {TRAIN: train, QUERY: query, GALLERY: gallery}
     try:
         for name, crops in parts.items():
             place(crops, out / name, copy, flat)
         if distractors:
-            place(train, out / "bounding_box_test", copy, flat, distractors=True)
+            place(train, out / GALLERY, copy, flat, distractors=True)
     except OSError:
         for name in parts:  # nothing half-written; the folder was empty, or absent
             shutil.rmtree(out / name, ignore_errors=True)
@@ -63,7 +73,7 @@ def split(source: Path, out: Path, identities: int, seed: int, distractors: bool
     said = [f"{name}: {len(c)} crops, {len(np.unique(c.identities))} identities" for name, c in parts.items()]
     said[1] += f", {count_answerable(query, gallery)} of them with an answer in the gallery"
     if distractors:
-        said.append(f"bounding_box_test: {len(train)} distractors more")
+        said.append(f"{GALLERY}: {len(train)} distractors more")
     return "\n".join(said)
 
 

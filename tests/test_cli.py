@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from edge_stra.artifact import manifest_path
 from edge_stra.cli import main
+from edge_stra.commands.common import emit_json
 from edge_stra.doctor import PACKAGES
 from edge_stra.models.registry import MODEL_NAMES, create_model
 from edge_stra.models.weights import save_weights
@@ -370,3 +371,9 @@ def test_calibration_takes_a_list_of_pictures(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     manifest = json.loads(result.stdout)
     assert manifest["calibration"]["count"] == manifest["parity"]["pictures"]["count"] == 32
+
+
+def test_what_json_does_not_know_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json({"sqnr_db": float("-inf"), "rows": [{"low": float("nan"), "high": 1.5, "name": "a"}], "pair": (1, None)})
+    rows = [{"low": None, "high": 1.5, "name": "a"}]
+    assert json.loads(capsys.readouterr().out) == {"sqnr_db": None, "rows": rows, "pair": [1, None]}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_stra.data import list_fer, read_fer_csv, read_grey
-from edge_stra.identities import DISTRACTOR, Crops, hold_out, list_crops
+from edge_stra.identities import DISTRACTOR, TRAIN, Crops, hold_out, list_crops
 from edge_stra.preprocess import read_rgb, resize_exact
 from edge_stra.spec import DataError
 
@@ -68,7 +68,7 @@ def load_crops(source: Path, held: int, seed: int) -> tuple[Crops, Crops | None]
 
     `source` is a folder of crops, or one that holds `bounding_box_train`; the test set beside it is not looked at.
     """
-    folder = source / "bounding_box_train"
+    folder = source / TRAIN
     crops = list_crops(folder if folder.is_dir() else source)
     crops = crops.take(crops.identities > DISTRACTOR)
     return hold_out(crops, held, seed) if held else (crops, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -43,7 +44,16 @@ def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
 
 
 def emit_json(data: dict[str, Any] | list[Any]) -> None:
-    click.echo(json.dumps(data, indent=1, allow_nan=False))
+    click.echo(json.dumps(without_nan(data), indent=1))
+
+
+def without_nan(value: Any) -> Any:
+    """The same, with null for NaN and infinity, which JSON does not know: a foreign program's output may hold them."""
+    if isinstance(value, dict):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def emit_text(text: str) -> None:

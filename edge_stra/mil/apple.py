@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.mil.package import Package
-from edge_stra.parity import cosine, sqnr_db
+from edge_stra.parity import cosine, finite_db, sqnr_db
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, ParityError
 
@@ -106,6 +106,6 @@ def _numbers(name: str, mine: NDArray[Any], theirs: NDArray[Any]) -> dict[str, f
     reference, candidate = mine.astype(np.float64).reshape(1, -1), theirs.astype(np.float64).reshape(1, -1)
     return {
         "max_abs": float(np.abs(reference - candidate).max(initial=0.0)),
-        "sqnr_db": min(sqnr_db(reference, candidate), 999.0),  # JSON knows no infinity
+        "sqnr_db": finite_db(sqnr_db(reference, candidate)),
         "cosine": cosine(reference, candidate),
     }
