@@ -104,7 +104,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbrok
     recipe = faces / "recipe.json"
     save_weights(random_model(FER), faces / "teacher.safetensors", name=FER)
     distilled = {"teacher_share": 0.5, "augment": {"degrees": 10, "erase": 0.5, "mix": 0.4}}
-    distilled |= {"sam_rho": 0.05}
+    distilled |= {"sam_rho": 0.05, "mean_of_last": 6}
     recipe.write_text(json.dumps(small("fer", stages=[{"epochs": 6, "size": [32, 32]}], **distilled)))
     teacher = ["--teacher", str(faces / "teacher.safetensors")]
     line = command(faces, recipe, faces / "whole", *teacher)
@@ -126,6 +126,8 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_bitwise_where_the_unbrok
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
     assert losses_of(faces / "whole") == losses_of(faces / "broken")
     assert read_weights(faces / "broken" / "best.safetensors")
+    means = [read_weights(faces / name / "mean.safetensors") for name in ("whole", "broken")]
+    assert all(torch.equal(means[0][key], means[1][key]) for key in means[0])
     final = read_weights(faces / "broken" / "final.safetensors")
     assert all(torch.equal(final[key], whole[f"network.{key}"]) for key in final)
 
@@ -201,6 +203,38 @@ def test_the_best_epoch_is_of_the_last_size(faces: Path, monkeypatch: pytest.Mon
     kept = read_weights(faces / "out" / "best.safetensors")
     assert all(torch.equal(kept[key], averages[2][key]) for key in kept)
     assert not torch.equal(kept["head.linear.weight"], averages[3]["head.linear.weight"])
+
+
+@pytest.mark.parametrize(("last", "first"), [(2, 2), (4, 0)])
+def test_the_mean_is_of_the_averages_after_the_last_epochs(last: int, first: int, faces: Path) -> None:
+    recipe = small("fer", stages=[{"epochs": 3, "size": [32, 32]}], mean_of_last=last)
+    run, states = run_of(recipe, faces, faces / "out"), []
+    extend = run.extend_mean
+
+    def watched() -> None:
+        states.append({key: value.clone() for key, value in run.average.state_dict().items()})
+        extend()
+
+    run.extend_mean = watched  # type: ignore[method-assign]
+    finish(run)
+    mean = read_weights(faces / "out" / "mean.safetensors")
+    assert len(states) == 4  # the start, and three epochs
+    for key in ("head.linear.weight", "features.0.1.running_var"):
+        assert torch.allclose(mean[key], torch.stack([s[key] for s in states[first:]]).mean(0), atol=1e-6)
+        assert not torch.allclose(mean[key], states[-1][key], atol=1e-5)
+    assert json.loads((faces / "out" / "history.json").read_text())["mean"]["averages"] == last
+
+
+@pytest.mark.parametrize(("score_of_mean", "kept"), [(70.0, "mean"), (50.0, "average")])
+def test_the_mean_is_kept_as_the_best_where_it_is(
+    score_of_mean: float, kept: str, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(small("fer", mean_of_last=2), faces, faces / "out")
+    scores = iter([55.0, 60.0, score_of_mean])
+    monkeypatch.setattr(run.task, "score", lambda network, size, device: Score("accuracy", next(scores)))
+    assert finish(run) == max(60.0, score_of_mean)
+    best, wanted = read_weights(faces / "out" / "best.safetensors"), getattr(run, kept).state_dict()
+    assert all(torch.equal(best[key], wanted[key]) for key in best)
 
 
 def step_watched(run: Run, rate: float = 0.01) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
@@ -565,12 +599,17 @@ def test_a_run_is_not_resumed_on_other_pictures(faces: Path) -> None:
         run_of(recipe, faces, faces / "out").resume()
 
 
-def test_without_identities_held_out_the_last_average_is_kept(people: Path) -> None:
+def test_without_identities_held_out_the_last_average_is_kept_or_the_mean(people: Path) -> None:
     recipe = small("reid", stages=[{"epochs": 1, "size": [64, 32]}])
     assert np.isnan(finish(run_of(recipe, people, people / "all")))
     assert read_weights(people / "all" / "best.safetensors")
     score = finish(run_of(recipe, people, people / "some", held=4))
     assert 0 < score <= 100
+    finish(run_of(recipe | {"mean_of_last": 2}, people, people / "mean"))
+    best, mean = (read_weights(people / "mean" / f"{name}.safetensors") for name in ("best", "mean"))
+    assert all(torch.equal(best[key], mean[key]) for key in mean)
+    last = torch.load(people / "mean" / "last.pt", weights_only=True)["average"]
+    assert not torch.equal(best["head.project.weight"], last["head.project.weight"])
 
 
 class Answers(torch.nn.Module):
@@ -955,6 +994,7 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"augment": {"scale": 1.0}}, "scale must be below 1, but is 1.0"),
         ({"augment": {"zoom": 0}}, "zoom must be above 0, but is 0"),
         ({"dropout": 1.5}, "dropout must be a share, 0 to 1, but is 1.5"),
+        ({"mean_of_last": 4}, "mean_of_last must be at most 3"),
         ({"batch": 0}, "batch must be at least 1, but is 0"),
         ({"stages": [{"epochs": 0, "size": [44, 44]}]}, "epochs must be at least 1"),
         ({"schedule": {"kind": "steps", "every": 0}}, "every must be at least 1"),

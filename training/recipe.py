@@ -89,6 +89,7 @@ class Recipe:
     teacher_share: float = 0.0  # of the target: what `--teacher` says; the label is the rest of it; fer alone
     dropout: float = 0.0
     ema_decay: float = 0.0  # 0: no moving average
+    mean_of_last: int = 0  # epochs whose moving averages the mean is of; epochs + 1: the start too; 0: no mean
     sam_rho: float = 0.0  # how far SAM looks uphill; 0: not at all (training/sharpness.py)
     precision: str = "bf16"  # bf16: mixed, weights in float32 | fp32
     quantized: bool = False  # quantization-aware: int8 weights and activations in the forward pass
@@ -151,6 +152,11 @@ def parse_recipe(data: Any, name: str) -> Recipe:
         raise ModelError(
             f"{name}: batch must be a multiple of identities_per_batch, but {recipe.batch} is none of "
             f"{recipe.identities_per_batch}"
+        )
+    if recipe.mean_of_last > recipe.epochs + 1:
+        raise ModelError(
+            f"{name}: mean_of_last must be at most {recipe.epochs + 1}, one for each epoch and one for the start, but "
+            f"is {recipe.mean_of_last}"
         )
     soft = {"teacher_share": recipe.teacher_share, "mix": recipe.augment.mix}  # targets that are no single label
     for key, part in soft.items():

@@ -34,6 +34,7 @@ from edge_stra.models.weights import UNREADABLE, load_imagenet, load_weights, re
 from edge_stra.spec import ModelError, OutputError, first_line
 
 LAST, BEST, FINAL, HISTORY = "last.pt", "best.safetensors", "final.safetensors", "history.json"
+MEAN = "mean.safetensors"
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ class Run:
             self.trained = initialise(self.learner.network, init, task.spec.name)
             self.init = sha256_of(init)
         self.average = copy.deepcopy(self.learner.network).eval()
+        self.mean, self.meant = copy.deepcopy(self.average), 0  # of `meant` averages, one after each of the last epochs
         if recipe_rounds := self.recipe.quantized:
             self.learner.round_numbers()
-        for module in (self.learner, self.average):  # after rounding, which adds ranges that have to move along
+        for module in (self.learner, self.average, self.mean):  # after rounding: the ranges that it adds move along
             module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1 and not recipe_rounds:  # where numbers are rounded, no norm takes statistics
             share_norms(self.learner)
@@ -121,6 +123,13 @@ class Run:
             self.task.targets = self.ask()
         if self.trained:
             self.task.start_classifier(self.learner, self.world.device)
+        self.extend_mean()
+
+    def extend_mean(self) -> None:
+        """Takes the average into the mean where the epoch that has ended is among the recipe's last ones."""
+        if self.epoch + self.recipe.mean_of_last > self.recipe.epochs:
+            self.meant += 1
+            update_average(self.mean, self.average, 1 - 1 / self.meant)
 
     def save(self) -> None:
         if not self.world.leads:
@@ -128,6 +137,8 @@ class Run:
         state = {
             "learner": self.learner.state_dict(),
             "average": self.average.state_dict(),
+            "mean": self.mean.state_dict() if self.meant else {},
+            "meant": self.meant,
             "optimizer": self.optimizer.state_dict(),
             "place": [self.epoch, self.index, self.best, self.loss_sum],
             "history": self.history,
@@ -167,6 +178,9 @@ class Run:
                 )
             self.learner.load_state_dict(state["learner"])
             self.average.load_state_dict(state["average"])
+            if state.get("meant"):  # older checkpoints, and runs before the mean begins, have none
+                self.mean.load_state_dict(state["mean"])
+                self.meant = state["meant"]
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.index, self.best, self.loss_sum = state["place"]
             self.history = state["history"]
@@ -246,11 +260,12 @@ def keep_statistics(module: nn.Module) -> None:
 def train(
     run: Run, resume: bool, log: Callable[[str], None], scalars: Callable[[dict[str, float], int], None]
 ) -> float:
-    """Trains to the end of the recipe; writes `best.safetensors`, `final.safetensors` and `history.json`.
+    """Trains to the end of the recipe; writes `best.safetensors`, `final.safetensors` and `history.json`, and
+    `mean.safetensors` where the recipe asks for a mean.
 
-    Returns the best score in percent (NaN where nothing was held out: then the last average is kept). `log` takes a
-    line at the end of each epoch, `scalars` what TensorBoard draws, with the step. Raises OutputError where the folder
-    holds another run and `resume` is off.
+    Returns the best score in percent (NaN where nothing was held out: then the mean is kept, or the last average).
+    `log` takes a line at the end of each epoch, `scalars` what TensorBoard draws, with the step. Raises OutputError
+    where the folder holds another run and `resume` is off.
     """
     place, task, recipe, world = run.place, run.task, run.recipe, run.world
     place.folder.mkdir(parents=True, exist_ok=True)
@@ -282,8 +297,9 @@ def train(
                     saved = time.monotonic()
             entry = {"epoch": run.epoch + 1, "loss": run.loss_sum / len(order), "seconds": time.monotonic() - started}
             run.epoch, run.index, run.loss_sum = run.epoch + 1, 0, 0.0
+            run.extend_mean()
             if world.leads:
-                entry |= keep_best(run)
+                entry |= keep_best(run, run.average)
                 scalars({k: v for k, v in entry.items() if k not in ("epoch", "seconds")}, sum(lengths[: run.epoch]))
                 log(json.dumps(entry))
             run.history.append(entry)
@@ -293,6 +309,10 @@ def train(
         save_plain(run, place.folder / FINAL)
         report = {"model": task.spec.name, "recipe": asdict(recipe), "seed": run.seed}
         report |= {"init": run.init, "data": task.summary, "teachers": list(task.teachers), "epochs": run.history}
+        if run.meant:
+            save_weights(run.mean, place.folder / MEAN, name=task.spec.name)
+            report["mean"] = {"averages": run.meant} | keep_best(run, run.mean)
+            log(json.dumps({"mean": report["mean"]}))
         write_atomically(place.folder / HISTORY, json.dumps(report, indent=1).encode())
     return run.best if run.best >= 0 else math.nan
 
@@ -304,14 +324,14 @@ def save_plain(run: Run, path: Path) -> None:
     save_weights(network, path, name=run.task.spec.name)
 
 
-def keep_best(run: Run) -> dict[str, float]:
-    """Scores the average; keeps it where it is the best so far at the model's own size, or where nothing is scored."""
+def keep_best(run: Run, network: MobileNetV2) -> dict[str, float]:
+    """Scores a network; keeps it where it is the best so far at the model's own size, or where nothing is scored."""
     size = run.recipe.stage_of(run.epoch - 1).size
-    score = run.task.score(run.average, size, run.world.device)
+    score = run.task.score(network, size, run.world.device)
     final = size == run.recipe.stages[-1].size
     if final and (score is None or score.value > run.best):
         run.best = score.value if score else run.best
-        save_weights(run.average, run.place.folder / BEST, name=run.task.spec.name)
+        save_weights(network, run.place.folder / BEST, name=run.task.spec.name)
     return {score.name: score.value} if score else {}
 
 
@@ -319,7 +339,7 @@ def check_place(folder: Path, resume: bool) -> None:
     """Raises OutputError where a folder is none, holds a run and `resume` is off, or one that can't be resumed."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} must be a folder, but is a file; give another --out")
-    kept = [name for name in (LAST, BEST, FINAL, HISTORY) if (folder / name).exists()]
+    kept = [name for name in (LAST, BEST, FINAL, MEAN, HISTORY) if (folder / name).exists()]
     if kept and not (resume and LAST in kept):
         way = "give --resume to go on with that run, or another --out" if LAST in kept else "give another --out"
         raise OutputError(f"{folder / kept[0]} exists; {way}")
