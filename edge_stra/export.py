@@ -156,7 +156,7 @@ def export(request: Request, say: Say = lambda line: None) -> Exported:
     check_output(path, request.overwrite)
     check_output(manifest_path(path), request.overwrite)
     say(f"loading {request.model}")
-    model, weights = load_model(request.model, request.weights, len(spec.labels) or None)
+    model, weights = load_model(request.model, request.weights, spec)
     if request.weights not in (None, "random"):
         say(believed(spec, model))
     inputs, pictures = parity_inputs(spec, request.pictures or request.calibration)
@@ -179,7 +179,9 @@ def believed(spec: ModelSpec, model: MobileNetV2) -> str:
     kind = "ImageNet's" if pixels == InputSpec(pixels.size_hw, pixels.color) else f"{pixels.mean_rgb}, {pixels.std_rgb}"
     outputs = f"; outputs, in this order: {', '.join(spec.labels)}" if spec.labels else ""
     block = model.slot_block.conv[model.slot_block.slot_index]
-    network = "the last stage at stride 1"
+    facts = spec.network
+    network = f"the stem at stride {facts.stem_stride}, the last stage at {facts.last_stage_stride}, batch norms' eps "
+    network += f"{facts.batch_norm_eps:g}"
     if isinstance(block, StRA):
         network += f", StRA of {block.modes} modes, window {block.window}, {attention_of(block)}"
     told = f"taken to be trained on: {size} {pixels.color}, mean and deviation {kind}{outputs} (else give --spec)"

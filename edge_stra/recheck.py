@@ -67,7 +67,7 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
         weights = "random"
     if weights is None and made_from is not None and made_from["source"].startswith("file"):
         raise ArtifactError(f"{path} was made from {made_from['source']}; give that file with --weights")
-    model, given = load_model(artifact.spec.name, weights, len(artifact.spec.labels) or None)
+    model, given = load_model(artifact.spec.name, weights, artifact.spec)
     # Random weights are drawn alike everywhere, but their norms' statistics come from products, which CPUs round apart.
     drawn_alike = made_from is not None and is_random(made_from) and given["source"] == made_from["source"]
     if made_from is not None and given["sha256"] != made_from["sha256"] and not drawn_alike:

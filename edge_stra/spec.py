@@ -103,18 +103,45 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class NetworkSpec:
+    """What of a network's architecture leaves no trace in its weights. The defaults are this project's own models."""
+
+    stem_stride: int = 2  # of the first conv; the paper's network for 44x44 has 1
+    last_stage_stride: int = 1  # of the 160-channel stage; the usual MobileNetV2 has 2 (paper, section 4: 1)
+    mode_interaction: bool = True  # of the StRA block (`edge_stra.models.attention`)
+    batch_norm_eps: float = 1e-5  # torch's; TensorFlow's is 1e-3
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> NetworkSpec:
+        """Of entries that are each optional. Raises ValueError, or TypeError for unknown ones."""
+        found = NetworkSpec(**data)
+        if any(
+            type(stride) is not int or stride not in (1, 2) for stride in (found.stem_stride, found.last_stage_stride)
+        ):
+            raise ValueError("stem_stride and last_stage_stride must be 1 or 2")
+        if type(found.mode_interaction) is not bool:
+            raise ValueError("mode_interaction must be true or false")
+        if not isinstance(found.batch_norm_eps, int | float) or not 0 < found.batch_norm_eps < 1:
+            raise ValueError("batch_norm_eps must be above 0 and below 1")
+        return found
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """What a model is for and what goes in and out. `labels` is empty for an embedder."""
+    """What a model is for, what goes in and out, and what its weights don't tell. `labels` is empty for an embedder."""
 
     name: str
     task: str  # "fer" or "reid"
     input: InputSpec
     labels: tuple[str, ...]
     output: str  # "logits" or "embedding"
+    network: NetworkSpec = NetworkSpec()
 
     def to_json(self) -> dict[str, Any]:
-        """As a file holds it: lists, not tuples."""
+        """As a file holds it: lists, not tuples; without `network` where that is this project's own."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.network == NetworkSpec():  # files from before it was known, and those shipped, have the same bytes
+            del plain["network"]
         return plain
 
     @staticmethod
@@ -146,6 +173,7 @@ class ModelSpec:
                 input=InputSpec((height, width), pixels["color"], mean, std),  # type: ignore[arg-type]
                 labels=tuple(str(label) for label in data["labels"]),
                 output=data["output"],
+                network=NetworkSpec.from_json(data.get("network", {})),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"the model specification must be complete, but: {error!r}; export it again") from error

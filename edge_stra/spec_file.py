@@ -1,7 +1,8 @@
 """What weights of a user's own take and give, where that is not what the model of their name does: a JSON file.
 
     {"labels": ["happy", "sad"],
-     "input": {"size_hw": [112, 112], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.5, 0.5, 0.5]}}
+     "input": {"size_hw": [112, 112], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.5, 0.5, 0.5]},
+     "network": {"stem_stride": 1, "last_stage_stride": 2, "mode_interaction": false, "batch_norm_eps": 0.001}}
 
 Each entry is optional and takes the place of the model's own. The entry `model` of a manifest has the same ones.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from edge_stra.artifact import MAX_JSON_BYTES
-from edge_stra.spec import ArtifactError, ModelError, ModelSpec
+from edge_stra.spec import ArtifactError, ModelError, ModelSpec, NetworkSpec
 
 ODD = r",\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"  # files hold labels one a line, or with commas between
 LABEL = re.compile(rf"[^\s{ODD}](?:[^{ODD}]{{0,62}}[^\s{ODD}])?")
@@ -22,6 +24,7 @@ MOST_LABELS = 1000
 UNSURE = "unsure"  # what the apps call a face below their threshold
 SIZES = (32, 448)  # pixels of a side: what the tests and `benchmarks/scale.py` know to be exact
 INPUT = ("size_hw", "color", "mean_rgb", "std_rgb")
+NETWORK = tuple(field.name for field in fields(NetworkSpec))
 
 
 def read_spec(path: Path, usual: ModelSpec) -> ModelSpec:
@@ -34,10 +37,11 @@ def read_spec(path: Path, usual: ModelSpec) -> ModelSpec:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} must be a specification in JSON, but can't be parsed: {error}") from error
-    entries = check_entries(path, "", data, ("labels", "input"))
+    entries = check_entries(path, "", data, ("labels", "input", "network"))
     pixels = check_entries(path, "input: ", entries.get("input", {}), INPUT)
+    network = check_entries(path, "network: ", entries.get("network", {}), NETWORK)
     whole = usual.to_json()
-    whole |= {"labels": entries.get("labels", whole["labels"]), "input": whole["input"] | pixels}
+    whole |= {"labels": entries.get("labels", whole["labels"]), "input": whole["input"] | pixels, "network": network}
     try:
         spec = ModelSpec.from_json(whole)
     except ArtifactError as error:

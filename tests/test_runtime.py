@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_stra.export import Exported
+from edge_stra.export import Exported, Request, export
+from edge_stra.preprocess import to_input
 from edge_stra.runtime import dequantize_array, load_predictor, quantize_array
 from edge_stra.spec import FER_LABELS, DataError
 
@@ -39,6 +41,27 @@ def test_an_input_that_is_none_is_told_with_what_is_wanted(exported: Exported, x
     with pytest.raises(DataError) as caught:
         load_predictor(Path(exported.path))(x)
     assert "float32 (1, 88, 88, 3)" in str(caught.value) and f"but is {came};" in str(caught.value)
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int8-full"])
+def test_the_guide_for_other_languages_gives_what_the_predictor_gives(quantize: str, tmp_path: Path) -> None:
+    made = export(Request("mobilenetv2_stra.fer", quantize, tmp_path))
+    guide = (Path(__file__).parents[1] / "docs" / "tflite.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    file, picture = '"out/mobilenetv2_stra.fer.int8.tflite"', "np.full((120, 90, 3), 128, np.uint8)"
+    drawn = "np.random.default_rng(1).integers(0, 256, (120, 90, 3), np.uint8)"  # smooth ones say nothing of colours
+    assert file in code and picture in code
+    code = code.replace(file, repr(str(made.path))).replace(picture, drawn)
+    code = code.replace("print(", "print(y.tolist(), ")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout[: done.stdout.index("]") + 1])
+    predictor = load_predictor(made.path)
+    expected = predictor(
+        to_input(np.random.default_rng(1).integers(0, 256, (120, 90, 3), np.uint8), predictor.spec.input)
+    )
+    assert found == pytest.approx(expected[0].tolist(), abs=1e-5)
+    assert predictor.spec.labels[expected.argmax()] in done.stdout
 
 
 def test_the_guide_for_python_runs_as_it_stands(tmp_path: Path) -> None:

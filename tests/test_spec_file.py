@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,10 +18,11 @@ from torch import nn
 from edge_stra.artifact import open_artifact
 from edge_stra.cli import main
 from edge_stra.loading import load_model
+from edge_stra.models.attention import StRA
 from edge_stra.models.registry import create_model, get_spec
-from edge_stra.preprocess import load_input
+from edge_stra.preprocess import load_input, to_input
 from edge_stra.runtime import load_predictor
-from edge_stra.spec import ModelError
+from edge_stra.spec import ModelError, ModelSpec, NetworkSpec
 from edge_stra.spec_file import read_spec
 from edge_stra.synthetic import face_pictures
 
@@ -48,7 +51,7 @@ def test_what_the_file_does_not_say_stays(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[Any, str]] = {
     "no JSON": ("{labels", "can't be parsed"),
     "a list": ([1], "there must be a JSON object, but there is list"),
-    "a slip": ({"label": ["a", "b"]}, "unknown entry 'label'; the entries are labels, input"),
+    "a slip": ({"label": ["a", "b"]}, "unknown entry 'label'; the entries are labels, input, network"),
     "a slip inside": ({"input": {"size": [9, 9]}}, "input: unknown entry 'size'"),
     "one label": ({"labels": ["a"]}, "labels must be 2 to 1000"),
     "a label twice": ({"labels": ["a", "a"]}, "each once"),
@@ -69,6 +72,12 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no deviation": ({"input": {"std_rgb": [0, 1, 1]}}, "std above 0"),
     "a mean of bytes": ({"input": {"mean_rgb": [123.7, 116.3, 103.5]}}, "must be 0 to 1 .*; divide by 255"),
     "a deviation of bytes": ({"input": {"std_rgb": [58.4, 57.1, 57.4]}}, "std_rgb at most 1.*; divide by 255"),
+    "a slip in the network": ({"network": {"stride": 1}}, "network: unknown entry 'stride'; the entries are stem_str"),
+    "a list for a network": ({"network": [1]}, "network: there must be a JSON object"),
+    "a stride of three": ({"network": {"stem_stride": 3}}, "stem_stride and last_stage_stride must be 1 or 2"),
+    "half a stride": ({"network": {"last_stage_stride": 1.0}}, "last_stage_stride must be 1 or 2"),
+    "a number for a truth": ({"network": {"mode_interaction": 0}}, "mode_interaction must be true or false"),
+    "nothing added": ({"network": {"batch_norm_eps": 0}}, "batch_norm_eps must be above 0"),
     "a mean below black": ({"input": {"mean_rgb": [-0.5, 0.5, 0.5]}}, "mean_rgb must be 0 to 1"),
 }
 
@@ -125,6 +134,83 @@ def test_labels_and_input_reach_the_artifact(target: str, quantize: str, tmp_pat
     assert edge_stra("check", path, "--weights", tmp_path / "mine.pt", *pictures).exit_code == 0
     judged = edge_stra("evaluate", path, "--data", tmp_path / "faces", "--json")
     assert judged.exit_code == 0 and list(json.loads(judged.stdout)["recall"]) == LABELS, judged.output
+
+
+NETWORK = {"stem_stride": 1, "last_stage_stride": 2, "mode_interaction": False, "batch_norm_eps": 0.001}
+
+
+def other_network(live: Callable[..., nn.Module]) -> nn.Module:
+    """A live network for 44x44 with everything that `NETWORK` says, built without it."""
+    model = create_model(NAME)
+    stem, last_stage = model.get_submodule("features.0.0"), model.get_submodule("features.14.conv.3")
+    stra = model.slot_block.conv[3]
+    assert isinstance(stem, nn.Conv2d) and isinstance(last_stage, nn.Conv2d)
+    assert isinstance(stra, StRA) and stra.mode is not None
+    assert stem.stride == (2, 2) and last_stage.stride == (1, 1)
+    stem.stride, last_stage.stride = (1, 1), (2, 2)
+    stra.mode_interaction = stra.mode.interaction = False
+    for norm in norms_of(model):
+        norm.eps = 0.001
+    network = live(model, (16, 3, 44, 44))
+    with torch.no_grad():
+        for norm in norms_of(network):  # small variances, for which the eps counts
+            norm.weight /= 4
+            norm.running_var /= 16
+    return network
+
+
+def norms_of(network: nn.Module) -> list[Any]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "suffix"), [("tflite", "tflite"), ("onnx", "onnx")])
+def test_what_weights_do_not_tell_of_a_network_is_taken_from_the_file(
+    target: str, suffix: str, tmp_path: Path, live: Callable[..., nn.Module]
+) -> None:
+    network = other_network(live)
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    spec = written(tmp_path, {"input": {"size_hw": [44, 44]}, "network": NETWORK})
+    words = ["--model", NAME, "--weights", tmp_path / "mine.pt", "--target", target, "--quantize", "fp32"]
+    done = edge_stra("export", *words, "--spec", spec, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "stem at stride 1, the last stage at 2" in done.stderr and "modes that do not interact" in done.stderr
+    (path,) = (tmp_path / "out").glob(f"*.{suffix}")
+    assert open_artifact(path).spec.network == read_spec(spec, get_spec(NAME)).network
+    assert edge_stra("check", path, "--weights", tmp_path / "mine.pt").exit_code == 0
+    picture = to_input(face_pictures(1, (44, 44), seed=2)[0], open_artifact(path).spec.input)
+    with torch.no_grad():
+        x = torch.from_numpy(picture).permute(0, 3, 1, 2)
+        expected, usual = (model(x).numpy() for model in (network, load_model(NAME, str(tmp_path / "mine.pt"))[0]))
+    assert np.abs(load_predictor(path)(picture) - expected).max() < 1e-4 * np.abs(expected).max()
+    assert np.abs(usual - expected).max() > 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("entry", NETWORK)
+def test_each_entry_of_the_network_counts(entry: str, live: Callable[..., nn.Module]) -> None:
+    network = other_network(live)
+    without = {key: value for key, value in NETWORK.items() if key != entry}
+    x = torch.randn(2, 3, 44, 44, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for facts in (NETWORK, without):
+        model = create_model(NAME, network=NetworkSpec.from_json(facts)).eval()
+        model.load_state_dict(network.state_dict())
+        outputs.append(model(x).detach())
+    expected = network(x).detach()
+    assert torch.equal(outputs[0], expected)
+    assert (outputs[1] - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+def test_a_plain_network_has_no_modes_that_interact() -> None:
+    with pytest.raises(ModelError, match="has no modes that could interact"):
+        create_model("mobilenetv2.fer", network=NetworkSpec(mode_interaction=False))
+
+
+def test_files_of_the_usual_network_say_nothing_of_it() -> None:
+    usual = get_spec(NAME)
+    assert "network" not in usual.to_json() and ModelSpec.from_json(usual.to_json()) == usual
+    other = replace(usual, network=NetworkSpec(stem_stride=1))
+    assert ModelSpec.from_json(other.to_json()) == other != usual
 
 
 @pytest.mark.slow

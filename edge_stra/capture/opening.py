@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import cv2
@@ -89,4 +90,5 @@ def url_label(parts: SplitResult) -> str:
 def hush() -> None:
     """Keeps OpenCV's own lines, which repeat whole URLs, off standard error, unless a user asks for them."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        where: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # until 4.11 it was at the top
+        where.setLogLevel(0)  # LOG_LEVEL_SILENT

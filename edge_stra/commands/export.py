@@ -14,7 +14,10 @@ from edge_stra.targets import TARGETS, get_target
 @click.option("--model", required=True, help="A name that `edge-stra models` lists.")
 @click.option("--weights", help="A .safetensors or torch checkpoint, or `random`. Default: the shipped weights.")
 @click.option(
-    "--spec", "spec_file", type=PathType, help="JSON: labels and input of your weights, where not the model's own."
+    "--spec",
+    "spec_file",
+    type=PathType,
+    help="JSON: labels, input and network of your weights, where not the model's own.",
 )
 @click.option("--target", default="tflite", show_default=True, help=" | ".join(TARGETS))
 @click.option("--quantize", help="See below; each target has its own. Default: int8, for coreml fp16.")
@@ -67,11 +70,13 @@ def export(
     coreml  fp32, fp16, w8, palette6, palette4 (weights in 8, 6, 4 bits), w8a8 (activations too; iOS 17)
 
     Weights do not say what they were trained on. Where labels (and their order), size, colour or normalisation are
-    not those that `edge-stra models` lists, --spec says so:
+    not those that `edge-stra models` lists, or strides and their like not this project's (docs/own_model.md), --spec
+    says so:
 
     \b
     {"labels": ["happy", "sad"],
-     "input": {"size_hw": [112, 112], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.5, 0.5, 0.5]}}
+     "input": {"size_hw": [44, 44], "color": "rgb", "mean_rgb": [0.5, 0.5, 0.5], "std_rgb": [0.5, 0.5, 0.5]},
+     "network": {"stem_stride": 1, "last_stage_stride": 1, "mode_interaction": true, "batch_norm_eps": 1e-5}}
 
     \b
     Examples:

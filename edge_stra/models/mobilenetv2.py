@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edge_stra.models.attention import StRA, diversity_loss
 
 # expansion t, output channels c, repeats n, stride s. The 160-channel stage has stride 1 here (paper, section 4).
+LAST_STAGE = 5
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1))
 EMBEDDING_SIZE = 512
 
@@ -113,16 +114,24 @@ def pool(x: Tensor) -> Tensor:
 class MobileNetV2(nn.Module):
     """Features, global average pool, head. Input [B, 3, H, W], output what the head gives."""
 
-    def __init__(self, head: Callable[[int], nn.Module], width: float = 1.0, slot: Slot = depthwise_slot) -> None:
+    def __init__(
+        self,
+        head: Callable[[int], nn.Module],
+        width: float = 1.0,
+        slot: Slot = depthwise_slot,
+        stem_stride: int = 2,
+        last_stage_stride: int = 1,
+    ) -> None:
         super().__init__()
         channels = scaled(32, width)
         layers: list[nn.Module] = [
-            nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU6())
+            nn.Sequential(nn.Conv2d(3, channels, 3, stem_stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU6())
         ]
         for stage, (expansion, stage_channels, repeats, stage_stride) in enumerate(STAGES):
             for repeat in range(repeats):
                 last = stage == len(STAGES) - 1 and repeat == repeats - 1
-                stride = stage_stride if repeat == 0 else 1
+                first = last_stage_stride if stage == LAST_STAGE else stage_stride
+                stride = first if repeat == 0 else 1
                 out = scaled(stage_channels, width)
                 layers.append(InvertedResidual(channels, out, stride, expansion, slot if last else None))
                 channels = out

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from edge_stra.models.mobilenetv2 import InvertedResidual, MobileNetV2
-from edge_stra.models.registry import create_model, get_spec
+from edge_stra.models.registry import DEFAULT, create_model, get_spec
 from edge_stra.preprocess import to_input
+from edge_stra.spec import NetworkSpec
 from edge_stra.synthetic import synthetic_pictures
 
 SEED = 20210606
@@ -22,7 +23,9 @@ BRANCH_SCALE = 0.25
 weight every block would double the noise of the one before, and quantization errors with it."""
 
 
-def random_model(name: str, seed: int = SEED, classes: int | None = None) -> MobileNetV2:
+def random_model(
+    name: str, seed: int = SEED, classes: int | None = None, network: NetworkSpec = DEFAULT
+) -> MobileNetV2:
     """A model of the registry with seeded weights and live BN statistics, in evaluation mode.
 
     The same weights to the last bit whatever the number of threads, which changes the order of additions.
@@ -30,15 +33,15 @@ def random_model(name: str, seed: int = SEED, classes: int | None = None) -> Mob
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _random_model(name, seed, classes)
+        return _random_model(name, seed, classes, network)
     finally:
         torch.set_num_threads(threads)
 
 
-def _random_model(name: str, seed: int, classes: int | None) -> MobileNetV2:
+def _random_model(name: str, seed: int, classes: int | None, network: NetworkSpec) -> MobileNetV2:
     spec, task = get_spec(name).input, get_spec(name).task
     generator = torch.Generator().manual_seed(seed)
-    model = create_model(name, classes=classes)
+    model = create_model(name, classes=classes, network=network)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     with torch.no_grad():
         for module in model.modules():

@@ -11,7 +11,9 @@ from torch import nn
 
 from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import ClassificationHead, EmbeddingHead, MobileNetV2, Slot, depthwise_slot
-from edge_stra.spec import FER_LABELS, InputSpec, ModelError, ModelSpec
+from edge_stra.spec import FER_LABELS, InputSpec, ModelError, ModelSpec, NetworkSpec
+
+DEFAULT = NetworkSpec()
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,32 @@ def get_spec(name: str) -> ModelSpec:
 
 
 def create_model(
-    name: str, dropout: float = 0.0, classes: int | None = None, block: Mapping[str, Any] | None = None
+    name: str,
+    dropout: float = 0.0,
+    classes: int | None = None,
+    block: Mapping[str, Any] | None = None,
+    network: NetworkSpec = DEFAULT,
 ) -> MobileNetV2:
     """The untrained network in training mode; `classes`: as many as the model has labels, where not given.
 
     `block`: arguments of the StRA block other than the paper's, as `options_of` reads them from weights; a plain
-    network has none. Raises ModelError for an unknown name, and where no such block can be.
+    network has none. `network`: what weights don't tell. Raises ModelError for an unknown name, and where no such block
+    can be.
     """
     spec = get_spec(name)
     architecture = ARCHITECTURES[name.split(".")[0]]
     count = classes or len(spec.labels)
     head = partial(ClassificationHead, classes=count, dropout=dropout) if spec.labels else EmbeddingHead
-    slot = partial(StRA, **block) if block and architecture.slot is StRA else architecture.slot
-    return MobileNetV2(head, architecture.width, slot)
+    slot = architecture.slot
+    if slot is StRA:
+        slot = partial(StRA, mode_interaction=network.mode_interaction, **(block or {}))
+    elif not network.mode_interaction:
+        raise ModelError(f"{name} has no modes that could interact, but its specification has mode_interaction false")
+    model = MobileNetV2(head, architecture.width, slot, network.stem_stride, network.last_stage_stride)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eps = network.batch_norm_eps
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:
