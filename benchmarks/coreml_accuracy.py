@@ -1,6 +1,6 @@
 """What each precision of the Core ML target loses: the SAVED packages on labelled pictures, through the executor.
 
-    pip install 'edge-stra[coreml]'
+    scripts/setup coreml
     python benchmarks/coreml_accuracy.py --model mobilenetv2_stra.fer --data FER2013/validation --pictures 1000
         --calibration FER2013/train
     python benchmarks/coreml_accuracy.py --model mobilenetv2_stra.reid --data held --identities 40

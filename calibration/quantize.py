@@ -8,6 +8,7 @@ import numpy as np
 from edge_stra.calibration.biases import hold_biases
 from edge_stra.converters.compact import parse
 
+from edge_stra.extras import install_command
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, Recipe, Statistics
 
@@ -20,7 +21,7 @@ def load_quantizer() -> Any:
     try:
         from ai_edge_quantizer import qtyping, quantizer, recipe_manager
     except ImportError as error:
-        raise MissingError("quantization needs ai-edge-quantizer; run: pip install 'edge-stra[export]'") from error
+        raise MissingError(f"quantization needs ai-edge-quantizer; run: {install_command('export')}") from error
     return qtyping, quantizer, recipe_manager
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from edge_stra import __version__
 from edge_stra.artifact import inner_spec
+from edge_stra.extras import install_command
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.quiet import quiet_tools
 from edge_stra.runtime_coreml import INNER_SPEC, INPUT, to_pixels
@@ -81,7 +82,7 @@ def import_coremltools() -> Any:
         with quiet_tools():
             import coremltools
     except ImportError as error:
-        raise MissingError("the coreml target needs coremltools; run: pip install 'edge-stra[coreml]'") from error
+        raise MissingError(f"the coreml target needs coremltools; run: {install_command('coreml')}") from error
     return coremltools
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edge_stra.extras import install_command
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import MissingError, ModelSpec
 
@@ -37,7 +38,7 @@ def load_tools() -> tuple[Any, Any]:
         import onnxscript  # noqa: F401  torch's exporter needs it, and says so in many lines
         import onnxsim
     except ImportError as error:
-        raise MissingError(f"the onnx target needs {error.name}; run: pip install 'edge-stra[onnx]'") from error
+        raise MissingError(f"the onnx target needs {error.name}; run: {install_command('onnx')}") from error
     return onnx, onnxsim
 
 

@@ -20,6 +20,7 @@ from edge_stra.converters.onnx import INPUT, POOLED, convert, finish, load_tools
 from numpy.typing import NDArray
 from torch import nn
 
+from edge_stra.extras import install_command
 from edge_stra.layers import module_path
 from edge_stra.quiet import quiet_tools
 from edge_stra.runtime_onnx import open_session
@@ -123,7 +124,7 @@ def quantize(model: bytes, statistics: Statistics) -> bytes:
             from onnxruntime.quantization import QDQQuantizer, QuantType
             from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
         except ImportError as error:
-            raise MissingError("int8 needs onnxruntime; run: pip install 'edge-stra[onnx]'") from error
+            raise MissingError(f"int8 needs onnxruntime; run: {install_command('onnx')}") from error
         parsed = onnx.load_from_string(model)
         parts = find_parts(parsed)
         if missing := [name for name in parts.tensors if not np.isfinite(statistics.low_high.get(name, np.nan)).all()]:

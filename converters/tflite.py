@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edge_stra.extras import install_command
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import MissingError
 
@@ -21,7 +22,7 @@ def convert(network: nn.Module, size_hw: tuple[int, int]) -> bytes:
         try:
             import litert_torch
         except ImportError as error:
-            raise MissingError("the tflite target needs litert-torch; run: pip install 'edge-stra[export]'") from error
+            raise MissingError(f"the tflite target needs litert-torch; run: {install_command('export')}") from error
         nhwc = litert_torch.to_channel_last_io(network.eval(), args=[0])
         model = litert_torch.convert(nhwc, (torch.zeros(1, *size_hw, 3),))
         with tempfile.TemporaryDirectory() as folder:

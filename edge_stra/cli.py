@@ -24,6 +24,7 @@ from edge_stra.commands import (
     run,
     train,
 )
+from edge_stra.extras import install_command
 from edge_stra.quiet import printable
 from edge_stra.spec import EdgeStraError, first_line
 
@@ -52,9 +53,7 @@ class Commands(click.Group):
             command = ctx.invoked_subcommand
             usual = "train" if command == "train" else "export"
             extra = usual if command == "export" else EXTRAS.get(error.name or "", usual)
-            raise click.ClickException(
-                f"{error.name} is not installed; run: pip install 'edge-stra[{extra}]'"
-            ) from error
+            raise click.ClickException(f"{error.name} is not installed; run: {install_command(extra)}") from error
         except ImportError as error:  # there, but a library below it is not, or is of another version
             raise click.ClickException(
                 f"{error.name or 'a package'} can't be loaded: {first_line(error)}; install it again"

@@ -14,37 +14,46 @@ from pathlib import Path
 from typing import Any
 
 from edge_stra import __version__
+from edge_stra.extras import install_command
 from edge_stra.runtime import RUNTIMES, delegated, find_runtime
 from edge_stra.spec import BrokenError, EdgeStraError, MissingError, first_line, is_absent
 
-PI_COMMAND = "pip install 'edge-stra[pi]'"
-EXPORT_COMMAND = "pip install 'edge-stra[export]'"
-COREML_COMMAND, ONNX_COMMAND, TRAIN_COMMAND = (f"pip install 'edge-stra[{n}]'" for n in ("coreml", "onnx", "train"))
 OPENCV_WHEELS = tuple(
     f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")
 )
-# What is asked for, the distributions that provide it, and what adds it.
+# The extras, and what each is for. Whatever a device lacks beyond the first is not told as a fault.
+EXTRAS = {
+    "pi": "apps and artifacts on a device",
+    "mqtt": "events by MQTT",
+    "milvus": "galleries on a Milvus server",
+    "encrypt": "encrypted galleries",
+    "export": "weights to .tflite, on a computer",
+    "coreml": "weights to .mlpackage",
+    "onnx": "weights to .onnx, and .onnx files",
+    "train": "training",
+}
+# What is asked for, the distributions that provide it, and the extra that adds it.
 PACKAGES = (
-    ("numpy", ("numpy",), PI_COMMAND),
-    ("click", ("click",), "pip install edge-stra"),
-    ("opencv", OPENCV_WHEELS, PI_COMMAND),
-    ("ai-edge-litert", ("ai-edge-litert",), PI_COMMAND),
-    ("aiohttp", ("aiohttp",), PI_COMMAND),
-    ("paho-mqtt", ("paho-mqtt",), "pip install 'edge-stra[mqtt]'"),
-    ("pymilvus", ("pymilvus",), "pip install 'edge-stra[milvus]'"),
-    ("sqlcipher3", ("sqlcipher3",), "pip install 'edge-stra[encrypt]'"),
-    ("torch", ("torch",), EXPORT_COMMAND),
-    ("litert-torch", ("litert-torch",), EXPORT_COMMAND),
-    ("ai-edge-quantizer", ("ai-edge-quantizer",), EXPORT_COMMAND),
-    ("safetensors", ("safetensors",), EXPORT_COMMAND),
-    ("coremltools", ("coremltools",), COREML_COMMAND),
-    ("protobuf", ("protobuf",), COREML_COMMAND),
-    ("onnx", ("onnx",), ONNX_COMMAND),
-    ("onnxscript", ("onnxscript",), ONNX_COMMAND),
-    ("onnxsim", ("onnxsim",), ONNX_COMMAND),
-    ("onnxruntime", ("onnxruntime",), ONNX_COMMAND),
-    ("tqdm", ("tqdm",), TRAIN_COMMAND),
-    ("tensorboard", ("tensorboard",), TRAIN_COMMAND),
+    ("numpy", ("numpy",), "pi"),
+    ("click", ("click",), "pi"),
+    ("opencv", OPENCV_WHEELS, "pi"),
+    ("ai-edge-litert", ("ai-edge-litert",), "pi"),
+    ("aiohttp", ("aiohttp",), "pi"),
+    ("paho-mqtt", ("paho-mqtt",), "mqtt"),
+    ("pymilvus", ("pymilvus",), "milvus"),
+    ("sqlcipher3", ("sqlcipher3",), "encrypt"),
+    ("torch", ("torch",), "export"),
+    ("litert-torch", ("litert-torch",), "export"),
+    ("ai-edge-quantizer", ("ai-edge-quantizer",), "export"),
+    ("safetensors", ("safetensors",), "export"),
+    ("coremltools", ("coremltools",), "coreml"),
+    ("protobuf", ("protobuf",), "coreml"),
+    ("onnx", ("onnx",), "onnx"),
+    ("onnxscript", ("onnxscript",), "onnx"),
+    ("onnxsim", ("onnxsim",), "onnx"),
+    ("onnxruntime", ("onnxruntime",), "onnx"),
+    ("tqdm", ("tqdm",), "train"),
+    ("tensorboard", ("tensorboard",), "train"),
 )
 HEAVY_RUNTIMES = ("tensorflow",)  # takes seconds to import: it is only looked for
 FEATURES_OF_INTEREST = ("neon", "asimd", "asimddp", "i8mm", "fphp", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni")
@@ -61,7 +70,7 @@ def diagnose(tflite: Path | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": describe_cpu(),
-        "packages": {name: describe_package(names, command) for name, names, command in PACKAGES},
+        "packages": {name: describe_package(names, extra) for name, names, extra in PACKAGES},
         "runtime": describe_runtime(),
         "delegate": examine_delegate(tflite),
         "opencv": describe_opencv(),
@@ -87,8 +96,8 @@ def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     }
 
 
-def describe_package(names: tuple[str, ...], command: str) -> dict[str, Any]:
-    """The version of the first of some distributions that is installed, or the command that adds one."""
+def describe_package(names: tuple[str, ...], extra: str) -> dict[str, Any]:
+    """The version of the first of some distributions that is installed, or the extra and the command that add one."""
     for name in names:
         try:
             version = metadata.version(name)
@@ -96,7 +105,7 @@ def describe_package(names: tuple[str, ...], command: str) -> dict[str, Any]:
             continue
         if version is not None:  # None: what was left of one that is gone
             return {"version": version, "distribution": name}
-    return {"version": None, "install": command}
+    return {"version": None, "extra": extra, "install": install_command(extra)}
 
 
 def describe_runtime() -> dict[str, Any]:
@@ -113,7 +122,7 @@ def describe_runtime() -> dict[str, Any]:
         except MissingError:
             continue
         return {"name": name, "imported": True}
-    return {"name": None, "install": PI_COMMAND}
+    return {"name": None, "install": install_command("pi")}
 
 
 def examine_delegate(tflite: Path | None) -> dict[str, Any]:
@@ -175,8 +184,8 @@ def describe_detector() -> dict[str, Any]:
         return {"name": name, "file": str(find_pulled(YUNET)) if name == "yunet" else None}
     except ImportError as error:
         lack = lack_of_opencv(error)
-        problem = lack.get("problem", f"face detection needs OpenCV, but it is not installed; run: {PI_COMMAND}")
-        return {"name": None, "problem": problem}
+        absent = f"face detection needs OpenCV, but it is not installed; run: {install_command('pi')}"
+        return {"name": None, "problem": lack.get("problem", absent)}
     except EdgeStraError as error:
         return {"name": None, "problem": str(error)}
 
@@ -184,7 +193,7 @@ def describe_detector() -> dict[str, Any]:
 def lack_of_opencv(error: ImportError) -> dict[str, str]:
     """The command that adds OpenCV, or why the one that is installed does not load."""
     if is_absent(error, "cv2"):
-        return {"install": PI_COMMAND}
+        return {"install": install_command("pi")}
     return {"problem": f"OpenCV is installed, but can't be loaded: {first_line(error)}"}
 
 
@@ -197,7 +206,7 @@ def render(report: dict[str, Any]) -> str:
         ("python", report["python"]),
         ("platform", report["platform"]),
         ("cpu", f"{cpu['name']} ({cpu['machine']}, {cpu['cores']} cores{features})"),
-        *((name, found["version"] or missing(found)) for name, found in report["packages"].items()),
+        *package_rows(report["packages"]),
         ("TFLite runtime", runtime["name"] or missing(runtime)),
         ("XNNPACK", render_delegate(report["delegate"])),
         ("Haar cascade", "in OpenCV" if opencv.get("cascade") else missing(opencv)),
@@ -205,6 +214,21 @@ def render(report: dict[str, Any]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def package_rows(packages: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """A line for each package that is there or that a device needs; the others by what they are for."""
+    rows = [(name, found["version"] or missing(found)) for name, found in packages.items() if listed(found)]
+    for extra, purpose in EXTRAS.items():
+        absent = [name for name, found in packages.items() if not listed(found) and found["extra"] == extra]
+        if absent:
+            lack = f"lacks {', '.join(absent)}; run: {install_command(extra)}"
+            rows.append((f"[{extra}]", f"{purpose}, if wanted: {lack}"))
+    return rows
+
+
+def listed(found: dict[str, Any]) -> bool:
+    return bool(found["version"]) or found["extra"] == "pi"
 
 
 def missing(found: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import FORMAT, MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, manifest_path, open_artifact
+from edge_stra.extras import install_command
 from edge_stra.quiet import shown
 from edge_stra.spec import ArtifactError, MissingError
 from edge_stra.tflite_file import INNER_SPEC, UNREADABLE
@@ -296,7 +297,7 @@ def load_schema() -> Any:
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
-        raise MissingError("reading a graph needs ai-edge-litert; run: pip install 'edge-stra[pi]'") from error
+        raise MissingError(f"reading a graph needs ai-edge-litert; run: {install_command('pi')}") from error
     return schema_py_generated
 
 

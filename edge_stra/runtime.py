@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact, open_artifact
+from edge_stra.extras import install_command
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import ArtifactError, BrokenError, MissingError, ModelSpec, first_line, is_absent
 from edge_stra.targets import TARGETS
@@ -52,7 +53,7 @@ def find_runtime(wanted: str | None = None) -> tuple[str, type[Any]]:
     if problems:
         raise BrokenError("; ".join(problems))
     names = wanted or ", ".join(name for name, _, _ in RUNTIMES)
-    raise MissingError(f"no TFLite runtime is installed ({names}); run: pip install 'edge-stra[pi]'")
+    raise MissingError(f"no TFLite runtime is installed ({names}); run: {install_command('pi')}")
 
 
 class Predictor:
@@ -163,7 +164,7 @@ def open_plain(model: bytes) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
-        raise MissingError("reading tensors needs ai-edge-litert; run: pip install 'edge-stra[pi]'") from error
+        raise MissingError(f"reading tensors needs ai-edge-litert; run: {install_command('pi')}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that keeping all tensors is meant for inspection: it is
         interpreter = Interpreter(

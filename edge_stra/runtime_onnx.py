@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact
+from edge_stra.extras import install_command
 from edge_stra.onnx_file import read_onnx
 from edge_stra.runtime import check_tensors
 from edge_stra.spec import ArtifactError, MissingError, first_line
@@ -31,7 +32,7 @@ def load_runtime() -> tuple[Any, tuple[type[Exception], ...]]:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
-        raise MissingError("a .onnx file needs onnxruntime; run: pip install 'edge-stra[onnx]'") from error
+        raise MissingError(f"a .onnx file needs onnxruntime; run: {install_command('onnx')}") from error
     return onnxruntime, tuple(getattr(state, name) for name in FAULTS)
 
 

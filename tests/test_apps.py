@@ -22,6 +22,7 @@ from edge_stra.apps.reid import distance, embed_picture
 from numpy.typing import NDArray
 
 from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render, render_delegate
+from edge_stra.extras import install_command
 from edge_stra.faces import Expression, Face, RectXywh
 from edge_stra.preprocess import read_rgb
 from edge_stra.runtime import Delegated
@@ -344,14 +345,18 @@ def test_doctor_says_what_is_there_and_what_adds_the_rest(monkeypatch: pytest.Mo
     cascade = detection.haar_path() is not None
     assert report["opencv"]["cascade"] is cascade
     assert report["face_detector"]["name"] == ("haar" if cascade else None)
-    assert describe_package(("edge-stra-is-not-this",), "pip install x") == {
-        "version": None,
-        "install": "pip install x",
-    }
+    absent = {"version": None, "extra": "onnx", "install": install_command("onnx")}
+    assert describe_package(("edge-stra-is-not-this",), "onnx") == absent
     monkeypatch.setattr("edge_stra.doctor.metadata.version", lambda name: None)  # a folder without metadata is left
-    assert describe_package(("torch",), "pip install x") == {"version": None, "install": "pip install x"}
-    report["packages"]["torch"] = {"version": None, "install": "pip install 'edge-stra[export]'"}
-    assert "missing; run: pip install 'edge-stra[export]'" in render(report)
+    assert describe_package(("torch",), "onnx") == absent
+    for name in ("onnx", "onnxsim"):
+        report["packages"][name] = absent
+    report["packages"]["aiohttp"] = absent | {"extra": "pi", "install": install_command("pi")}
+    lines = render(report).splitlines()
+    (told,) = (line for line in lines if line.startswith("[onnx]"))
+    assert told.endswith(f"lacks onnx, onnxsim; run: {install_command('onnx')}")
+    assert any(line.startswith("aiohttp") and f"missing; run: {install_command('pi')}" in line for line in lines)
+    assert not any(line.startswith(("onnx ", "onnxsim ", "[coreml]")) for line in lines)
 
 
 def test_doctor_reads_a_board(tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from edge_stra import __version__
 from edge_stra.artifact import manifest_path
 from edge_stra.cli import main
 from edge_stra.commands.common import emit_json
 from edge_stra.doctor import PACKAGES
+from edge_stra.extras import install_command
 from edge_stra.models.registry import MODEL_NAMES, create_model
 from edge_stra.models.weights import save_weights
 from edge_stra.shipped import shipped_artifact
@@ -256,7 +258,15 @@ def test_doctor_tells_what_is_installed_and_does_not_load(tmp_path: Path) -> Non
     told = with_broken_modules(tmp_path, ("cv2", "ai_edge_litert"), "doctor").stdout
     assert "OpenCV is installed, but can't be loaded: libGL.so.1" in told
     assert "ai-edge-litert is installed, but can't be loaded: numpy is too old" in told
-    assert "missing; run: pip install 'edge-stra[pi]'" not in told
+    assert f"missing; run: {install_command('pi')}" not in told
+
+
+def test_what_adds_a_package_is_never_the_bare_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody holds that name on the package index: whoever registers it would be installed."""
+    monkeypatch.setattr("edge_stra.extras.SETUP", tmp_path / "setup")
+    assert install_command("onnx") == f"pip install './edge_stra-{__version__}-py3-none-any.whl[onnx]'"
+    (tmp_path / "setup").touch()
+    assert install_command("onnx") == "scripts/setup onnx"
 
 
 def test_doctor_tells_of_an_opencv_that_is_not_all_there(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from edge_stra.cli import Commands, main
 from edge_stra.commands.evaluate import models_of
 from edge_stra.confusion import draw_confusion, shade
 from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures, list_market
+from edge_stra.extras import install_command
 from edge_stra.matches import ASKED, RIGHT, WRONG
 from edge_stra.mirror import both_ways
 from edge_stra.models.random_weights import random_model
@@ -493,7 +494,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: str, 
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
     said = CliRunner().invoke(Commands("edge-stra", commands={command: needs}), [command])
-    assert said.exit_code == 1 and f"{package} is not installed; run: pip install 'edge-stra[{extra}]'" in said.output
+    assert said.exit_code == 1 and f"{package} is not installed; run: {install_command(extra)}" in said.output
 
 
 def test_an_embedding_of_zeros_is_named_with_its_picture(market: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edge_stra.commands.common import PathType, emit, say
+from edge_stra.extras import install_command
 from edge_stra.pull import MODELS
 from edge_stra.quiet import printable
 from edge_stra.shipped import shipped_artifacts
@@ -30,7 +31,7 @@ def models(context: click.Context, as_json: bool) -> None:
         from edge_stra.models.macs import count_macs
         from edge_stra.models.registry import MODEL_NAMES, count_parameters, create_model, get_spec
     except ModuleNotFoundError:
-        say("counting needs PyTorch (pip install 'edge-stra[export]'); these are the artifacts that are here:")
+        say(f"counting needs PyTorch ({install_command('export')}); these are the artifacts that are here:")
         artifacts = shipped_artifacts()
         emit([{"artifact": str(path)} for path in artifacts], as_json, "\n".join(map(str, artifacts)))
         if not as_json:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.extras import install_command
 from edge_stra.gallery.checks import (
     MAX_NAME_BYTES,
     check_k,
@@ -279,7 +280,7 @@ def import_pymilvus() -> Any:
     try:
         pymilvus = importlib.import_module("pymilvus")
     except ImportError as error:
-        raise MissingError("a milvus:// gallery needs pymilvus; run: pip install 'edge-stra[milvus]'") from error
+        raise MissingError(f"a milvus:// gallery needs pymilvus; run: {install_command('milvus')}") from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, too
     return pymilvus
 

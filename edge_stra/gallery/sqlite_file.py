@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_stra.extras import install_command
 from edge_stra.gallery.checks import check_maker
 from edge_stra.gallery.store import Maker
 from edge_stra.spec import DataError, GalleryError, MissingError
@@ -154,7 +155,7 @@ def cipher_module() -> Any:
         return importlib.import_module("sqlcipher3.dbapi2")
     except ImportError as error:
         raise MissingError(
-            f"{KEY_VARIABLE} asks for encryption, which needs sqlcipher3; run: pip install 'edge-stra[encrypt]'"
+            f"{KEY_VARIABLE} asks for encryption, which needs sqlcipher3; run: {install_command('encrypt')}"
         ) from error
 
 

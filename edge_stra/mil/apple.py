@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.extras import install_command
 from edge_stra.mil.package import Package
 from edge_stra.parity import cosine, finite_db, sqnr_db
 from edge_stra.quiet import quiet_tools
@@ -36,7 +37,7 @@ def predict(path: Path, inputs: Mapping[str, Any], units: str) -> dict[str, Any]
         try:
             import coremltools
         except ModuleNotFoundError as error:
-            raise MissingError("coremltools is not installed; run: pip install 'edge-stra[coreml]'") from error
+            raise MissingError(f"coremltools is not installed; run: {install_command('coreml')}") from error
         model = coremltools.models.MLModel(str(path), compute_units=getattr(coremltools.ComputeUnit, units))
         found: dict[str, Any] = model.predict(dict(inputs))
     return found
@@ -58,7 +59,7 @@ def as_core_ml(package: Package, inputs: Mapping[str, NDArray[Any]]) -> dict[str
         try:
             from PIL import Image
         except ModuleNotFoundError as error:
-            raise MissingError("Pillow is not installed; run: pip install 'edge-stra[coreml]'") from error
+            raise MissingError(f"Pillow is not installed; run: {install_command('coreml')}") from error
         if feature.colour == "grey_float16":
             made[feature.name] = Image.fromarray(given.astype(np.float32))
             continue

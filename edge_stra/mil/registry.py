@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from edge_stra.extras import install_command
 from edge_stra.mil.weights import MAX_ELEMENTS
 from edge_stra.spec import MissingError
 
 try:
     import torch
 except ModuleNotFoundError as error:
-    raise MissingError("torch is not installed; run: pip install 'edge-stra[coreml]'") from error
+    raise MissingError(f"torch is not installed; run: {install_command('coreml')}") from error
 
 Tensor = torch.Tensor
 Tensors = tuple[torch.Tensor, ...]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_stra.extras import install_command
 from edge_stra.spec import MissingError
 
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     from google.protobuf.message import DecodeError
 except ModuleNotFoundError as error:
-    raise MissingError("protobuf is not installed; run: pip install 'edge-stra[coreml]'") from error
+    raise MissingError(f"protobuf is not installed; run: {install_command('coreml')}") from error
 
 __all__ = ["DATA_TYPES", "MESSAGES", "DecodeError", "new_model"]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from edge_stra.extras import install_command
 from edge_stra.quiet import encodable
 from edge_stra.scene import Scene
 from edge_stra.spec import MissingError, OutputError
@@ -117,7 +118,7 @@ def make_client(user: str | None, secure: bool) -> Any:
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
     except ImportError as error:
-        raise MissingError("MQTT needs paho-mqtt 2 or later; run: pip install 'edge-stra[mqtt]'") from error
+        raise MissingError(f"MQTT needs paho-mqtt 2 or later; run: {install_command('mqtt')}") from error
     client = paho.Client(CallbackAPIVersion.VERSION2)
     client.connect_timeout = CONNECT_S
     client.reconnect_delay_set(1, 30)

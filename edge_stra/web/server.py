@@ -7,6 +7,7 @@ import socket
 import threading
 from concurrent.futures import Future
 
+from edge_stra.extras import install_command
 from edge_stra.scene import Controls, Scene
 from edge_stra.spec import MissingError, OutputError
 from edge_stra.web.access import Access, check_binding
@@ -29,7 +30,7 @@ class WebOutput:
         try:
             import aiohttp  # noqa: F401
         except ImportError as error:
-            raise MissingError("the web page needs aiohttp; run: pip install 'edge-stra[pi]'") from error
+            raise MissingError(f"the web page needs aiohttp; run: {install_command('pi')}") from error
         listening = listen(host, port)
         self.port: int = listening.getsockname()[1]
         self.url = f"http://{shown(host)}:{self.port}/"
