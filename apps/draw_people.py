@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from edge_stra.apps.overlay import SPILL, blend, draw_frame
 from edge_stra.apps.panel import QUIET, Rgb, draw_tag, frame_width, row_height, text_width
-from edge_stra.apps.placement import clipped, moved_inside, overlap, place_tag
+from edge_stra.apps.placement import clipped, moved_inside, place_tag
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh, check_picture
+from edge_stra.faces import RectXywh, check_picture, common_area
 from edge_stra.people import Named
 
 UNKNOWN = "unknown"
@@ -54,7 +54,7 @@ def put_tag(result: NDArray[np.uint8], text: str, color: Rgb, row: int, box: Rec
     below = (frame[0], frame[1] + frame[3] + row // 6, tag_hw[1], tag_hw[0])
     inside = (frame[0], frame[1] + row // 6, tag_hw[1], tag_hw[0])
     places = [place, *(moved_inside(other, size_hw) for other in (below, inside))]
-    place = next((p for p in places if not any(overlap(p, other) for other in taken)), place)
+    place = next((p for p in places if not any(common_area(p, other) for other in taken)), place)
     taken.append(place)
     blend(result, draw_tag(text, color, row, tag_hw), place)
 

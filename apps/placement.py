@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_stra.faces import RectXywh
+from edge_stra.faces import RectXywh, common_area
 
 MAX_HIDDEN = 0.15  # the part of another face that a panel may cover
 MAX_HIDDEN_OWN = 0.35  # the part of its own
-
-
-def overlap(a: RectXywh, b: RectXywh) -> int:
-    """The common area of two rectangles, in pixels."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(0, width) * max(0, height)
 
 
 def union(a: RectXywh, b: RectXywh) -> RectXywh:
@@ -92,9 +85,9 @@ def place_panel(
     places = [moved_inside(place, size_hw) for place in wanted]
     costs: dict[RectXywh, int] = {}
     for place in places:
-        hidden, own = [overlap(place, face) for face in faces], overlap(place, box)
+        hidden, own = [common_area(place, face) for face in faces], common_area(place, box)
         too_much = any(part > MAX_HIDDEN * face[2] * face[3] for part, face in zip(hidden, faces, strict=True))
         too_much = too_much or own > MAX_HIDDEN_OWN * box[2] * box[3]
-        if not too_much and not any(overlap(place, text) for text in texts):
+        if not too_much and not any(common_area(place, text) for text in texts):
             costs[place] = 3 * sum(hidden) + own
     return min(costs, key=lambda place: costs[place]) if costs else None

@@ -27,7 +27,7 @@ import torch
 from edge_stra.converters.coreml import MINIMUM_IOS, convert
 
 from edge_stra.artifact import Artifact
-from edge_stra.data import list_fer, list_pictures, spread
+from edge_stra.data import list_fer, list_pictures, spread, spread_indices
 from edge_stra.evaluate import accuracy, list_market
 from edge_stra.export import rewrite, torch_function
 from edge_stra.loading import load_model
@@ -45,7 +45,7 @@ CALIBRATION_PICTURES = 64
 def fer_judge(data: Path, count: int) -> tuple[list[Path], str, Callable[[Array], float]]:
     """Pictures, the figure's name, and the figure from the outputs [pictures, K]."""
     paths, truth = list_fer(data)
-    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    chosen = spread_indices(len(paths), count)
     return [paths[i] for i in chosen], "accuracy", lambda outputs: accuracy(outputs.argmax(1), truth[chosen])
 
 

@@ -13,7 +13,7 @@ Picture = NDArray[np.uint8]
 
 FINE = 4  # drawings are made so many times larger, then reduced: OpenCV's small text is ragged
 FONT, CAP_HEIGHT = cv2.FONT_HERSHEY_DUPLEX, 22.0  # of FONT at scale 1, in pixels
-PAPER, INK, QUIET, RULE = (255, 255, 255), (33, 37, 43), (110, 116, 126), (222, 226, 232)
+PAPER, INK, QUIET = (255, 255, 255), (33, 37, 43), (110, 116, 126)
 PALE, DEEP = (240, 246, 252), (8, 64, 140)  # 0 % and 100 % of a row
 CELL, GAP, MARGIN = 78, 2, 24  # pixels
 MOST_DRAWN = 40  # labels: drawn four times as large, 40 take half a gigabyte
@@ -31,7 +31,12 @@ def reduced(canvas: Picture) -> Picture:
 
 def text_width(text: str, capitals: float) -> float:
     """In pixels, for capitals so many pixels high."""
-    return cv2.getTextSize(text, FONT, FINE * capitals / CAP_HEIGHT, weight(capitals))[0][0] / FINE
+    return cv2.getTextSize(drawable(text), FONT, FINE * capitals / CAP_HEIGHT, weight(capitals))[0][0] / FINE
+
+
+def drawable(text: str) -> str:
+    """OpenCV's font has ASCII only, and would draw a question mark for each byte of another letter, not one."""
+    return text.encode("ascii", "replace").decode()
 
 
 def weight(capitals: float) -> int:
@@ -44,12 +49,12 @@ def put_text(
     """A line of text around (x, middle), in pixels; align 0 begins at x, 0.5 is centred, 1 ends there. In place."""
     left = x - align * text_width(text, capitals)
     origin = (round(left * FINE), round((middle + capitals / 2) * FINE))
-    cv2.putText(canvas, text, origin, FONT, FINE * capitals / CAP_HEIGHT, color, weight(capitals), cv2.LINE_AA)
+    scale = FINE * capitals / CAP_HEIGHT
+    cv2.putText(canvas, drawable(text), origin, FONT, scale, color, weight(capitals), cv2.LINE_AA)
 
 
 def shortened(text: str, width: float, capitals: float) -> str:
-    """The text, cut with dots where it is wider than so many pixels; OpenCV's font has ASCII only, the rest is ?."""
-    text = text.encode("ascii", "replace").decode()
+    """The text, cut with dots where it is wider than so many pixels."""
     if text_width(text, capitals) <= width:
         return text
     while text and text_width(text + "...", capitals) > width:

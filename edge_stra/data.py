@@ -61,9 +61,15 @@ def has_pictures(folder: Path) -> bool:
     return not folder.name.startswith(".") and any(p.suffix.lower() in PICTURE_SUFFIXES for p in folder.iterdir())
 
 
+def spread_indices(count: int, most: int) -> NDArray[np.int64]:
+    """Of 0 to `count` - 1 at most so many, evenly spread, first and last among them; ascending."""
+    indices: NDArray[np.int64] = np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
+    return indices
+
+
 def spread(paths: list[Path], most: int) -> list[Path]:
-    """At most so many, evenly spread over the list, first and last among them."""
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)]
+    """At most so many of the paths, evenly spread."""
+    return [paths[i] for i in spread_indices(len(paths), most)]
 
 
 def list_fer(folder: Path, labels: Sequence[str] = FER_LABELS) -> tuple[list[Path], NDArray[np.int64]]:

@@ -14,6 +14,13 @@ from edge_stra.spec import ArtifactError, DataError, ModelSpec
 RectXywh = tuple[int, int, int, int]  # left, top, width, height in pixels; left and top may be negative
 
 
+def common_area(a: RectXywh, b: RectXywh) -> int:
+    """Of two rectangles, in pixels."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(0, width) * max(0, height)
+
+
 @dataclass(frozen=True)
 class Face:
     """A detected face. The box may reach over the picture's border; `score` is None where the detector gives none."""

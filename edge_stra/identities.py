@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +55,7 @@ def list_crops(folder: Path) -> Crops:
             f"{folder} must hold crops named like 0002_c1s1_000451_03.jpg, or one folder of crops for each identity, "
             f"but holds {stray.relative_to(folder)}"
         )
-    if market := sorted({path.parent.name for path in paths} & {TRAIN, QUERY, GALLERY}):
-        raise DataError(
-            f"{folder} must be one folder of crops, or hold one for each identity, but holds Market-1501's folders; "
-            f"give one of them, like {folder / market[0]}"
-        )
+    refuse_market_root(folder, paths)
     identities = np.unique([path.parent.name for path in paths], return_inverse=True)[1] + 1
     found = [re.search(r"_c(\d+)", path.stem) for path in paths]
     cameras = [int(match[1]) if match else 0 for match in found]
@@ -68,6 +65,15 @@ def list_crops(folder: Path) -> Crops:
             raise DataError(f"either every crop's name or none must hold its camera, like _c3, but {odd.name} has none")
         cameras = list(range(1, len(paths) + 1))
     return Crops(paths, identities, np.array(cameras))
+
+
+def refuse_market_root(folder: Path, paths: Iterable[Path]) -> None:
+    """Raises DataError where the folders of crops are Market-1501's own, which would pass for identities."""
+    if market := sorted({path.parent.name for path in paths} & {TRAIN, QUERY, GALLERY}):
+        raise DataError(
+            f"{folder} must be one folder of crops, or hold one for each identity, but holds Market-1501's folders; "
+            f"give one of them, like {folder / market[0]}"
+        )
 
 
 def market_crops(folder: Path, paths: list[Path]) -> Crops:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.confusion import FINE, INK, MARGIN, QUIET, Picture, Rgb, blank, put_text, reduced, shortened
+from edge_stra.data import spread_indices
 from edge_stra.identities import JUNK, Crops
 from edge_stra.preprocess import read_rgb, resize_exact
 
@@ -32,7 +33,7 @@ def choose_rows(asked: Crops, shown: Crops) -> list[int]:
         for row, (identity, camera) in enumerate(zip(asked.identities, asked.cameras, strict=True))
         if ((shown.identities == identity) & (shown.cameras != camera)).any()
     ]
-    return [findable[i] for i in np.linspace(0, len(findable) - 1, min(QUERIES, len(findable))).round().astype(int)]
+    return [findable[i] for i in spread_indices(len(findable), QUERIES)]
 
 
 def draw_matches(

@@ -149,8 +149,8 @@ def examine(path: Path) -> Findings:
     """Reads a saved .mlpackage and applies every principle. Raises ArtifactError, MissingError without protobuf."""
     package = open_package(path)
     function = package.function
-    operators = tuple(o for o in function.operations if not is_fixed(o))
-    values = {o.outputs[0].name: constant_of(o) for o in function.operations if is_fixed(o)}
+    operators = tuple(o for o in function.operations if not o.is_constant)
+    values = {o.outputs[0].name: constant_of(o) for o in function.operations if o.is_constant}
     types = {named.name: named.type for named in function.inputs}
     types |= {named.name: named.type for operation in operators for named in operation.outputs}
     complaints = []
@@ -162,10 +162,6 @@ def examine(path: Path) -> Findings:
             if text := principle.breaks(seen):
                 complaints.append(Complaint(index, operation.kind, operation.name, principle.name, text))
     return Findings(package, operators, tuple(complaints))
-
-
-def is_fixed(operation: Operation) -> bool:
-    return operation.kind == "const" or operation.kind.startswith("constexpr_")
 
 
 def constant_of(operation: Operation) -> Any:

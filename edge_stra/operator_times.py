@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import open_artifact
 from edge_stra.bench_probe import drawn_input, unmeasured
+from edge_stra.parity import sqnr_db
 from edge_stra.runtime import Predictor, quantize_array
 
 LIBRARIES = ("libLiteRt.so", "libLiteRt.dylib")
@@ -140,7 +141,7 @@ class Profiled:
         return times, [((e.tag or b"").decode("utf-8", "replace"), e.kind, e.elapsed_us) for e in taken]
 
 
-def measure_operators(path: Path, threads: int, runs: int = RUNS) -> dict[str, Any]:
+def measure_operators(path: Path, threads: int) -> dict[str, Any]:
     """Times of the operators of an artifact as `summarise` gives them, or {"measured": false} with the reason."""
     library = find_library()
     if library is None:
@@ -153,9 +154,9 @@ def measure_operators(path: Path, threads: int, runs: int = RUNS) -> dict[str, A
         profiled = Profiled(library, path, threads)
         profiled.write(quantize_array(x, predictor.input))
         ratio = against_interpreter(profiled, predictor)
-        if not close(wanted, profiled.read(wanted)):
+        if not sqnr_db(wanted, profiled.read(wanted)) >= LEAST_SQNR_DB:  # NaN is neither
             return unmeasured("the profiled run gives another output than the interpreter")
-        times, events = profiled.profile(runs)
+        times, events = profiled.profile(RUNS)
     except LibraryError as error:
         return unmeasured(f"this version of ai-edge-litert can't be profiled: {error}")
     found = summarise(times, events)
@@ -171,13 +172,6 @@ def against_interpreter(profiled: Profiled, predictor: Predictor) -> float:
         own = (time.perf_counter_ns() - start) / 1e6
         ratios.append(profiled.run() / own)
     return float(np.median(ratios[1:]))
-
-
-def close(wanted: NDArray[Any], came: NDArray[Any]) -> bool:
-    """Whether two outputs are the same but for rounding: `LEAST_SQNR_DB`."""
-    a, b = wanted.astype(np.float64), came.astype(np.float64)
-    noise, signal = float(((a - b) ** 2).sum()), float((a**2).sum())
-    return noise <= signal * 10 ** (-LEAST_SQNR_DB / 10)
 
 
 def summarise(times: list[float], events: list[tuple[str, int, int]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.data import spread_indices
 from edge_stra.embeddings import unit_rows
 from edge_stra.identities import DISTRACTOR
 from edge_stra.spec import DataError
@@ -156,7 +157,7 @@ def enrolled_crops(
     """Of one person's crops those that a gallery holds."""
     if len(np.unique(cameras)) < len(cameras):
         own = own[cameras[own] == random.choice(np.unique(cameras[own]))]
-    return spread(own, ENTRY_CROPS)
+    return own[spread_indices(len(own), ENTRY_CROPS)]
 
 
 def probe_groups(identities: NDArray[np.int64], cameras: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -166,12 +167,6 @@ def probe_groups(identities: NDArray[np.int64], cameras: NDArray[np.int64]) -> l
         own = np.flatnonzero((identities == identity) & (cameras == camera))
         groups += [own[start : start + PROBE_CROPS] for start in range(0, len(own), PROBE_CROPS)]
     return groups
-
-
-def spread(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many, evenly spread, first and last among them."""
-    chosen: NDArray[np.int64] = indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int)]
-    return chosen
 
 
 def gallery_sizes(people: int) -> tuple[int, ...]:

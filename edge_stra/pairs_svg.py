@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.bench_svg import WIDTH, frame, label, path
+from edge_stra.data import spread_indices
 from edge_stra.pairs import PairCounts, Searches
 
 LEFT, RIGHT, TOP, BOTTOM = 70, WIDTH - 36, 46, 450  # user units; the frame around the curves
@@ -47,8 +48,7 @@ def search_curve(searches: Searches) -> tuple[NDArray[np.float64], NDArray[np.fl
     the unknown.
     """
     nearest = np.unique(searches.other[:, -1][np.isfinite(searches.other[:, -1])])
-    if len(nearest) > MOST_STEPS:
-        nearest = nearest[np.linspace(0, len(nearest) - 1, MOST_STEPS).round().astype(int)]
+    nearest = nearest[spread_indices(len(nearest), MOST_STEPS)]
     thresholds = np.stack([np.nextafter(nearest, 0), nearest], 1).reshape(-1)
     unknown = np.array([share_below(searches.other[:, -1], t) for t in thresholds])
     return unknown, np.array([named_share(searches, t) for t in thresholds])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh
+from edge_stra.faces import RectXywh, common_area
 from edge_stra.gallery.store import Match
 
 MEMORY = 8  # newest embeddings of a track that are averaged: turns are evened out, a lost track is soon left behind
@@ -131,12 +131,6 @@ def good_crop(box: RectXywh, others: Sequence[RectXywh], size_hw: tuple[int, int
     if height < MIN_HEIGHT or width < MIN_WIDTH or not MIN_ASPECT <= height / width <= MAX_ASPECT:
         return False
     return all(common_area(box, other) <= MAX_HIDDEN * width * height for other in others)
-
-
-def common_area(a: RectXywh, b: RectXywh) -> int:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(0, width) * max(0, height)
 
 
 def head_of(box: RectXywh) -> RectXywh:

@@ -34,8 +34,8 @@ class Track:
 class Tracker:
     """Gives each box the number of its track, from 1; numbers are never used again."""
 
-    def __init__(self, gap_s: float = GAP_S, min_overlap: float = MIN_OVERLAP) -> None:
-        self.gap_s, self.min_overlap = gap_s, min_overlap
+    def __init__(self, gap_s: float = GAP_S) -> None:
+        self.gap_s = gap_s
         self.tracks: dict[int, Track] = {}
         self._next, self._time_s = 1, -np.inf
 
@@ -52,7 +52,7 @@ class Tracker:
         numbers: list[int | None] = [None] * len(boxes)
         candidates = list(self.tracks.values())
         overlaps = overlap_matrix([track.expected(time_s) for track in candidates], boxes)  # (tracks, boxes)
-        while overlaps.size and overlaps.max() >= self.min_overlap:
+        while overlaps.size and overlaps.max() >= MIN_OVERLAP:
             row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
             numbers[column] = candidates[row].number
             self._move(candidates[row], boxes[column], time_s)

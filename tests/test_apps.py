@@ -17,13 +17,12 @@ from edge_stra.apps.detect import crop_with_margin, find_detector, scaled_box
 from edge_stra.apps.expression import predict_expressions
 from edge_stra.apps.overlay import draw_expressions, enlarged, layout, write_picture
 from edge_stra.apps.pictures import annotate_pictures, annotated_paths
-from edge_stra.apps.placement import overlap
 from edge_stra.apps.reid import distance, embed_picture
 from numpy.typing import NDArray
 
 from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render, render_delegate
 from edge_stra.extras import install_command
-from edge_stra.faces import Expression, Face, RectXywh
+from edge_stra.faces import Expression, Face, RectXywh, common_area
 from edge_stra.preprocess import read_rgb
 from edge_stra.runtime import Delegated
 from edge_stra.spec import FER_LABELS, ArtifactError, DataError, InputSpec, MissingError, ModelSpec, OutputError
@@ -279,7 +278,7 @@ def test_overlay_panels_stay_inside_and_off_all_text(size_hw: tuple[int, int], b
     for left, top, width, height in panels + tags:
         assert left >= 0 and top >= 0 and left + width <= size_hw[1] and top + height <= size_hw[0]
     for index, panel in enumerate(panels):
-        assert not any(overlap(panel, other) for other in tags + panels[:index])
+        assert not any(common_area(panel, other) for other in tags + panels[:index])
 
 
 def test_overlay_leaves_the_inside_of_a_lone_face_untouched() -> None:

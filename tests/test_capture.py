@@ -222,7 +222,7 @@ def test_a_video_that_vanishes_is_told_when_it_begins_again(video: Path) -> None
 
 
 def test_a_folder_gives_its_pictures_by_name(tmp_path: Path) -> None:
-    sizes = {"b.png": (30, 20), "a.JPG": (64, 48), "c.webp": (16, 16), "d.bmp": (10, 8)}
+    sizes = {"b.png": (30, 20), "a.JPG": (64, 48), "c.webp": (16, 16), "d.bmp": (10, 8), "e.tif": (12, 9)}
     for name, size_wh in sizes.items():
         good, data = cv2.imencode(Path(name).suffix, shade(1 + list(sizes).index(name), size_wh))
         assert good
@@ -232,7 +232,7 @@ def test_a_folder_gives_its_pictures_by_name(tmp_path: Path) -> None:
     (tmp_path / "e.png").mkdir()
     source = open_source(str(tmp_path), CaptureOptions(fps=4.0))
     frames = list(source.frames())
-    assert [number_of(f.rgb_u8) for f in frames] == [2, 1, 3, 4]
+    assert [number_of(f.rgb_u8) for f in frames] == [2, 1, 3, 4, 5]
     assert [f.rgb_u8.shape[1::-1] for f in frames] == [(64, 48), (30, 20), (16, 16), (10, 8)]
     assert [f.time_s for f in frames] == [0.0, 0.25, 0.5, 0.75]
     assert (source.total, source.fps) == (4, 4.0)

@@ -415,6 +415,13 @@ def test_the_confusion_matrix_is_shaded_by_rows() -> None:
     assert dark[1] < pale[1] and abs(dark[0] - pale[0]) < 5  # left and right in the same row
 
 
+def test_letters_that_the_font_lacks_take_one_place_each() -> None:
+    """OpenCV draws a question mark for each byte of them, which would make the labels' column as wide."""
+    counts = np.array([[9, 1], [3, 1]])
+    drawn = [draw_confusion(counts, [label, "two"], "") for label in ("?" * 12, "\u6012" * 12)]
+    assert np.array_equal(*drawn)
+
+
 def test_a_class_without_pictures_is_drawn() -> None:
     assert pixel_share(draw_confusion(np.zeros((2, 2), int), ["one", "two"], ""), shade(0.0)) > 4 * 2000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import stat
@@ -23,6 +24,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from edge_stra.commands.gallery import gallery as group
+from edge_stra.extras import install_command
 from edge_stra.gallery.copying import copy_gallery, export_gallery
 from edge_stra.gallery.naming import DEFAULT_THRESHOLD, effective_threshold, nearest_known
 from edge_stra.gallery.open import open_gallery, same_place
@@ -218,7 +220,7 @@ def test_a_plain_file_is_not_taken_for_an_encrypted_one_but_can_be_copied(
 def test_names_the_extra_where_sqlcipher_is_missing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "key")
     monkeypatch.setitem(sys.modules, "sqlcipher3.dbapi2", None)
-    with pytest.raises(MissingError, match=r"pip install 'edge-stra\[encrypt\]'"):
+    with pytest.raises(MissingError, match=re.escape(install_command("encrypt"))):
         open_gallery(uri, MAKER)
 
 
@@ -704,7 +706,10 @@ def test_purges_exports_and_copies(commands: Callable[..., Result], tmp_path: Pa
 def test_commands_refuse_in_one_line(commands: Callable[..., Result], tmp_path: Path) -> None:
     picture = draw(tmp_path / "a.png", "rg")
     (tmp_path / "text.png").write_text("none")
+    for folder in ("query", "bounding_box_test"):
+        draw(tmp_path / f"root/{folder}/0002_c1s1_000451_03.png", "rg")
     cases = {
+        ("add", "--model=model", "root", "--identities-from", "folders"): "holds Market-1501's folders",
         ("search", "--model=model", picture): "add someone first",
         ("list",): "add someone first",
         ("add", "--model=model", "absent.png", "--identity", "x"): "no such file",

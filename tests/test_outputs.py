@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -22,6 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_stra.extras import install_command
 from edge_stra.outputs import mp4
 from edge_stra.outputs.log import CsvOutput, JsonlOutput
 from edge_stra.outputs.mp4 import Mp4Output
@@ -572,7 +574,7 @@ def test_mqtt_that_cannot_be_opened(url: str, topic: str, message: str) -> None:
 
 def test_mqtt_without_paho_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    with pytest.raises(MissingError, match=r"pip install 'edge-stra\[mqtt\]'"):
+    with pytest.raises(MissingError, match=re.escape(install_command("mqtt"))):
         MqttOutput("mqtt://127.0.0.1", "a")
 
 

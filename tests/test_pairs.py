@@ -122,8 +122,6 @@ def test_probes_and_sizes() -> None:
     assert [group.tolist() for group in groups] == [[0, 1, 3], [5, 6], [4], [2]]
     assert gallery_sizes(376) == (47, 94, 188, 376)
     assert gallery_sizes(5) == (2, 5)
-    assert pairs.spread(numbers(*range(0, 20, 2)), 4).tolist() == [0, 6, 12, 18]
-    assert pairs.spread(numbers(5, 6), 4).tolist() == [5, 6]
     many = run_searches(at(*range(12)), numbers(*[1] * 9, 2, 2, 2), numbers(*[1] * 9, 1, 1, 1))
     assert many.entries == pairs.ENTRY_CROPS + 3 and len(many.same) == 4
     assert run_searches(at(0, 5, 40, 90), numbers(1, 1, 2, 3), numbers(1, 2, 3, 4), people=2).people == (2,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import sys
 import threading
@@ -17,13 +18,14 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_stra.extras import install_command
 from edge_stra.scene import Controls, Scene
 from edge_stra.spec import MissingError, OutputError
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed; pip install 'edge-stra[pi]'")
 
 from edge_stra.web import hub, routes  # noqa: E402
-from edge_stra.web.server import WebOutput  # noqa: E402
+from edge_stra.web.server import WebOutput, own_address  # noqa: E402
 
 TOKEN = "an-example-token-of-40-letters-and-signs"
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
@@ -180,7 +182,10 @@ def test_a_wrong_token_is_told() -> None:
 
 def test_all_addresses_with_a_token() -> None:
     with serving(TOKEN, host="0.0.0.0") as output:
-        assert output.url == f"http://{socket.gethostname()}:{output.port}/"
+        host = own_address() or socket.gethostname()
+        assert host != "0.0.0.0" and output.url == f"http://{host}:{output.port}/"
+        with socket.create_connection((host, output.port), timeout=10):
+            pass
         output.url = f"http://127.0.0.1:{output.port}/"
         assert get(output, "api/status")[0] == 401
         assert get(output, "api/status", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
@@ -704,5 +709,5 @@ def test_close_frees_the_port_ends_viewers_and_the_thread() -> None:
 
 def test_without_aiohttp_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(MissingError, match=r"pip install 'edge-stra\[pi\]'"):
+    with pytest.raises(MissingError, match=re.escape(install_command("pi"))):
         WebOutput(Controls(0.5), port=0)

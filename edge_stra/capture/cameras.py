@@ -142,7 +142,8 @@ def open_picamera(options: CaptureOptions) -> PiGrabber:
         ) from error
     except ValueError as error:  # its compiled parts were made for the system's numpy
         raise MissingError(
-            f'picamera2 must fit this numpy {np.__version__}, but does not ({error}); run: pip install "numpy<2"'
+            f"picamera2 must fit this numpy {np.__version__}, but does not ({error}); run: {sys.executable} -m pip "
+            'install "numpy<2" "opencv-python-headless<4.12"'
         ) from error
     try:
         camera = Picamera2()

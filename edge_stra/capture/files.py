@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.capture.options import MAX_SIDE, CaptureOptions, prepared
+from edge_stra.data import PICTURE_SUFFIXES
 from edge_stra.preprocess import read_rgb
 from edge_stra.scene import Frame
 from edge_stra.spec import DataError, SourceError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 FOLDER_FPS = 0.5  # pictures that have nothing to do with each other: further apart than a track lives
 UNKNOWN_FPS = 25.0
 MAX_FPS = 1000.0  # some containers name their clock's rate instead
@@ -86,13 +86,15 @@ class FolderReel:
     def __init__(self, path: Path, fps: float = FOLDER_FPS) -> None:
         self.fps = fps
         try:
-            names = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            shown = (p for p in path.iterdir() if not p.name.startswith("."))
+            names = sorted(p for p in shown if p.suffix.lower() in PICTURE_SUFFIXES)
         except OSError as error:
             raise SourceError(f"{path} must be a folder of pictures, but: {error.strerror or error}") from error
         self.paths = [name for name in names if name.is_file()]
         self.total: int | None = len(self.paths)
         if not self.paths:
-            raise SourceError(f"{path} must hold pictures ({', '.join(SUFFIXES)}), but holds none; name another folder")
+            kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+            raise SourceError(f"{path} must hold pictures ({kinds}), but holds none; name another folder")
 
     def pictures(self, wanted: Wanted) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for index, path in enumerate(self.paths):

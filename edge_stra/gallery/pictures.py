@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_stra.artifact import Artifact
 from edge_stra.data import list_pictures
 from edge_stra.gallery.store import Maker
-from edge_stra.identities import DISTRACTOR, MARKET_NAME
+from edge_stra.identities import DISTRACTOR, MARKET_NAME, refuse_market_root
 from edge_stra.spec import DataError
 
 CAMERA = re.compile(r"_c(\d+)")
@@ -33,7 +33,9 @@ def labelled_pictures(folder: Path, source: str) -> tuple[list[Labelled], int]:
         raise DataError(f"{folder} must be a folder of pictures for --identities-from, but is none")
     paths = list_pictures(folder)
     if source == "folders":
-        return [by_folder(path, folder) for path in paths], 0
+        labelled = [by_folder(path, folder) for path in paths]
+        refuse_market_root(folder, paths)
+        return labelled, 0
     found = [by_name(path) for path in paths]
     people = [labelled for labelled in found if int(labelled.identity) > DISTRACTOR]
     return people, len(found) - len(people)

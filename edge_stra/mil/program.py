@@ -54,6 +54,11 @@ class Operation:
     inputs: Mapping[str, tuple[str | Constant, ...]]
     outputs: tuple[Named, ...]
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it gives stored numbers, compressed ones too, and computes nothing of the inputs."""
+        return self.kind == "const" or self.kind.startswith("constexpr_")
+
 
 @dataclass(frozen=True)
 class Function:

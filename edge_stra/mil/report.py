@@ -41,7 +41,7 @@ def weights_of(package: Package) -> list[Weights]:
     stored: Counter[str] = Counter()
     dense: Counter[str] = Counter()
     for operation in package.function.operations:
-        if operation.kind != "const" and not operation.kind.startswith("constexpr_"):
+        if not operation.is_constant:
             continue
         constants = [given for inputs in operation.inputs.values() for given in inputs if isinstance(given, Constant)]
         if operation.kind == "const" and not isinstance(constants[0].value, np.ndarray):
@@ -65,11 +65,7 @@ def _bytes_of(operation: Operation) -> int:
 def precisions_of(package: Package) -> Counter[str]:
     """How many operators give each type first."""
     operations = package.function.operations
-    return Counter(o.outputs[0].type.dtype for o in operations if o.outputs and _runs(o))
-
-
-def _runs(operation: Operation) -> bool:
-    return operation.kind != "const" and not operation.kind.startswith("constexpr_")
+    return Counter(o.outputs[0].type.dtype for o in operations if o.outputs and not o.is_constant)
 
 
 def describe(package: Package) -> dict[str, Any]:
@@ -97,7 +93,7 @@ def listing(package: Package) -> list[dict[str, Any]]:
     return [
         {"kind": o.kind, "name": o.name, "inputs": _names(o), "outputs": [_output(o, n) for n in range(len(o.outputs))]}
         for o in package.function.operations
-        if _runs(o)
+        if not o.is_constant
     ]
 
 
@@ -146,7 +142,7 @@ def render(package: Package, operators: bool) -> list[str]:
         )
     lines.append("kinds   " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()))
     if operators:
-        lines += ["", *(_line(operation) for operation in package.function.operations if _runs(operation))]
+        lines += ["", *(_line(operation) for operation in package.function.operations if not operation.is_constant)]
     return lines
 
 

@@ -113,8 +113,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def own_address() -> str | None:
+    """This machine's IPv4 address on its way out, which a phone can open where the bare name resolves for nobody."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of RFC 5737, nobody's; a datagram socket sends nothing here
+        except OSError:  # no network
+            return None
+        address: str = probe.getsockname()[0]
+        return address
+
+
 def shown(host: str) -> str:
-    """A host as a URL names it; an address that means all of them becomes this machine's name."""
+    """A host as a URL names it; an address that means all of them becomes the one that others reach."""
     if host in ("0.0.0.0", "::"):
-        return socket.gethostname()
+        return own_address() or socket.gethostname()
     return f"[{host}]" if ":" in host else host
