@@ -233,9 +233,9 @@ def test_a_folder_gives_its_pictures_by_name(tmp_path: Path) -> None:
     source = open_source(str(tmp_path), CaptureOptions(fps=4.0))
     frames = list(source.frames())
     assert [number_of(f.rgb_u8) for f in frames] == [2, 1, 3, 4, 5]
-    assert [f.rgb_u8.shape[1::-1] for f in frames] == [(64, 48), (30, 20), (16, 16), (10, 8)]
-    assert [f.time_s for f in frames] == [0.0, 0.25, 0.5, 0.75]
-    assert (source.total, source.fps) == (4, 4.0)
+    assert [f.rgb_u8.shape[1::-1] for f in frames] == [(64, 48), (30, 20), (16, 16), (10, 8), (12, 9)]
+    assert [f.time_s for f in frames] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert (source.total, source.fps) == (5, 4.0)
 
 
 def test_a_bad_picture_is_named(tmp_path: Path) -> None:
