@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edge_stra.artifact import Artifact
 from edge_stra.parity import finite_db, sqnr_db
-from edge_stra.runtime import open_plain, quantize_array, read_float
+from edge_stra.runtime import invoke, open_plain, quantize_array, read_float
 
 Array = NDArray[np.float32]
 FOLLOWERS = 3
@@ -77,7 +77,7 @@ def artifact_tensors(artifact: Artifact, inputs: list[Array]) -> list[dict[str, 
     runs = []
     for x in inputs:
         interpreter.set_tensor(detail["index"], quantize_array(x, detail))
-        interpreter.invoke()
+        invoke(interpreter, artifact.path)
         names = {
             details[i]["name"]: (op, np.dtype(details[i]["dtype"]).name, read_float(interpreter, details[i]))
             for op, i in produced

@@ -183,7 +183,8 @@ class ModelSpec:
 class Rule:
     """One line of a recipe: operators whose output tensor's name matches `scope` are done in `kind`.
 
-    kind: "int8" and "int16" (static, per-channel weights of 8 bits), "dynamic8" (weights of 8 bits,
+    kind: "int8" and "int16" (static, per-channel weights of 8 bits), "int8-tensor" (with one scale for all channels),
+    "dynamic8" (weights of 8 bits,
     activations quantized while running), "float16" (weights alone), "float" (left as they are).
     Later rules win.
     """

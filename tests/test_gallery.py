@@ -645,6 +645,14 @@ def test_renames_and_joins_people(commands: Callable[..., Result], tmp_path: Pat
     assert json.loads(commands("list", "--json").stdout)["identities"] == {"anna": 2, "bob": 1}
 
 
+def test_a_picture_that_is_no_crop_is_told_of(commands: Callable[..., Result], tmp_path: Path) -> None:
+    whole = draw(tmp_path / "anna.png", "rg")
+    cv2.imwrite(str(tmp_path / "room.png"), np.rot90(cv2.imread(whole)))
+    said = commands("add", "--model=model", "anna.png", "room.png", "--identity", "anna")
+    assert "room.png is 64x32, wider than one standing person" in said.stderr and "anna.png" not in said.stderr
+    assert "added 2" in said.stdout
+
+
 def test_adds_a_folder_by_names_and_by_folders(commands: Callable[..., Result], tmp_path: Path) -> None:
     for name in ("0002_c1s1_000451_03", "0002_c3s1_000551_01", "0007_c2s3_071052_01", "0000_c1s1_0_0", "-1_c2s1_0_0"):
         draw(tmp_path / f"market/{name}.png", "rg")

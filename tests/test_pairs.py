@@ -262,6 +262,17 @@ def test_command_keeps_the_threshold(crops: Path, model: SimpleNamespace, tmp_pa
     assert f"threshold {report['threshold']:.4f}" in text and "stored in sqlite:" in text and "12 people" in text
 
 
+def test_crops_without_cameras_are_told_of(crops: Path, model: SimpleNamespace) -> None:
+    told = "no name holds a camera (like anna/x_c3_001.jpg)"
+    assert told not in invoke("--model=toy.tflite", "--data", str(crops), "--false-accepts", "0.1").stderr
+    for picture in sorted(crops.iterdir()):
+        identity, _, number, _ = picture.name.split("_")
+        (crops / identity).mkdir(exist_ok=True)
+        picture.rename(crops / identity / f"a_b_{number}_01.png")
+    done = invoke("--model=toy.tflite", "--data", str(crops), "--false-accepts", "0.1")
+    assert done.exit_code == 0 and told in done.stderr, done.output
+
+
 def test_command_refuses_in_one_line(crops: Path, model: SimpleNamespace, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/people.db"
     assert invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.1").exit_code == 0
@@ -269,7 +280,8 @@ def test_command_refuses_in_one_line(crops: Path, model: SimpleNamespace, tmp_pa
     few = invoke("--model=toy.tflite", "--data", str(crops), "--gallery", new, "--false-accepts", "0.0001")
     assert few.exit_code == 1 and not (tmp_path / "new.db").exists(), "a refusal leaves no empty gallery"
     few = invoke("--model=toy.tflite", "--data", str(crops), "--gallery", uri, "--false-accepts", "0.0001")
-    assert few.exit_code == 1 and "keeps the threshold" in few.stderr
+    assert few.exit_code == 1 and "nothing is stored in the gallery" in few.stderr
+    assert "known people: named rightly" in few.stdout, "minutes of work are not thrown away"
     model.sha256 = "cd" * 32
     cases = {
         ("--data", str(crops), "--gallery", uri): "another --gallery",

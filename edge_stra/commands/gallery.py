@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "EDGE_STRA_GALLERY"
 MODEL = "mobilenetv2_stra.reid"
+LEAST_ASPECT = 1.2  # height over width below which a picture can hardly be one standing person; Market-1501's have 2
 uri_option = click.option(
     "--gallery", "uri", envvar=VARIABLE, show_envvar=True, default="sqlite:///gallery.db", show_default=True,
     help="sqlite:///FILE.db | sqlite:////FOLDER/FILE.db | milvus://HOST:19530[/DATABASE]",
@@ -84,7 +85,9 @@ def add(
     checked_name("site", site, empty=True)
     predictor = load_predictor(artifact or shipped_path(MODEL))
     for picture in pictures:
-        read_rgb(picture.path)  # all, before a gallery is made: a bad one leaves no empty gallery behind
+        height, width = read_rgb(picture.path).shape[:2]  # all, before a gallery is made: a bad one leaves none behind
+        if height < LEAST_ASPECT * width:
+            say(f"{picture.path} is {width}x{height}, wider than one standing person: crop it to one, and add it again")
     first = embed_picture(predictor, read_rgb(pictures[0].path))
     with closing(open_gallery(uri, maker_of(predictor.artifact, len(first)))) as kept:
         entries = [

@@ -62,6 +62,11 @@ def calibrate(
     opened = open_artifact(path)
     check_task(opened.spec, "reid")
     crops = list_crops(data)
+    if len(set(crops.cameras.tolist())) == len(crops) > 1:  # as many cameras as crops: no name told any
+        say(
+            "no name holds a camera (like anna/x_c3_001.jpg), so every crop counts as one of its own: pictures of one "
+            "moment flatter what is said of known people"
+        )
     subject = open_file(str(path), None, threads or os.cpu_count() or 1)
     with contextlib.ExitStack() as stack:
         store = None
@@ -75,9 +80,7 @@ def calibrate(
         searches = run_searches(embeddings, crops.identities, crops.cameras, people)
         report = choose(pairs, searches, false_accepts)
         report["gallery"] = None
-        if gallery is not None and report["warning"]:
-            raise DataError(f"{report['warning']}; the gallery keeps the threshold that it had, give more --data")
-        if gallery is not None:
+        if gallery is not None and not report["warning"]:
             if store is None:  # made now that there is something to keep
                 store = stack.enter_context(closing(open_gallery(gallery, maker)))
             store.set_threshold(report["threshold"])
@@ -89,6 +92,8 @@ def calibrate(
         drawing = draw_curves(pairs, searches, report["threshold"], false_accepts)
         write_atomically(picture, drawing.encode())
         say(f"picture: {picture}")
+    if gallery is not None and report["warning"]:
+        raise DataError(f"{report['warning']}; nothing is stored in the gallery, give more --data")
 
 
 def check_svg_path(path: Path) -> None:
