@@ -114,7 +114,7 @@ def main() -> None:
 def line(row: dict[str, Any], figure: str) -> str:
     text = f"{row['quantize']:<9} {figure} {row[figure]:6.2f} % on {row['pictures']} pictures"
     if "drop" in row:
-        same = "" if row["top1"] is None else f", equal first choice {100 * row['top1']:.2f} %"
+        same = "" if row["top1"] is None else f", top-1 agreement {100 * row['top1']:.2f} %"
         text += f", drop {row['drop']:+.2f}, {row['sqnr_db']:.1f} dB, smallest cosine {row['cosine']:.5f}{same}"
         text += f", {row['megabytes']:.1f} MB, {row['seconds_each']:.2f} s a picture"
     return text

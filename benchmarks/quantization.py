@@ -2,7 +2,7 @@
 
     python benchmarks/quantization.py --calibration FER/train --images FER/validation [--pictures 400]
 
-Prints SQNR of the outputs against the float32 reference and the share of equal first choices. Pictures of both
+Prints SQNR of the outputs against the float32 reference and the top-1 agreement. Pictures of both
 folders are spread evenly over the sorted list; figures of two rows come from the same ones.
 """
 
@@ -90,7 +90,7 @@ class Bench:
 
 def render(table: list[dict[str, Any]]) -> str:
     lines = [
-        "| precision | ranges | bias correction | equalised | SQNR dB | cosine | equal first choice % |",
+        "| precision | ranges | bias correction | equalised | SQNR dB | cosine | top-1 agreement % |",
         "|---" * 7 + "|",
     ]
     for row in table:

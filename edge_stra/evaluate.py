@@ -49,7 +49,7 @@ def evaluate(subject: Subject, data: Path, baseline: Subject | None = None, bars
 def evaluate_fer(subject: Subject, data: Path, baseline: Subject | None = None, bars: Bars = silent) -> Evaluation:
     """Accuracy and recall of each class, in percent, on a folder with one folder for each label.
 
-    With a baseline: its accuracy, the drop from it in points, and the share of equal first choices. `confusion`
+    With a baseline: its accuracy, the drop from it in points, and the top-1 agreement. `confusion`
     counts pictures [truth, choice]. Raises ArtifactError for another task, DataError for another layout of folders.
     """
     check_task("fer", subject, baseline)
@@ -164,7 +164,7 @@ def render(report: dict[str, Any]) -> str:
     if "drop" in report:
         lines.append(
             f"baseline {report['baseline_accuracy']:.2f} %, drop {report['drop']:+.2f} points, "
-            f"agreement {report['agreement']:.2f} %"
+            f"top-1 agreement {report['agreement']:.2f} %"
         )
     return "\n".join(lines)
 

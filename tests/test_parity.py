@@ -23,7 +23,7 @@ from edge_stra.parity import (
 )
 
 GOOD = Comparison("reference", "candidate", 32, 1e-6, 1e-6, 99.0, 1.0, 1.0)
-# README, docs/coreml.md and docs/onnx.md promise SQNR in dB and the share of equal first choices; between them stands
+# README, docs/coreml.md and docs/onnx.md promise SQNR in dB and top-1 agreement; between them stands
 # the smallest cosine of any picture, which is what one bad picture among many fails by.
 PROMISED = {
     ("tflite", "fp32"): (80, 0.99999, 1.0), ("tflite", "fp16"): (50, 0.9999, 0.96),
