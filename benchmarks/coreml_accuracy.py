@@ -28,8 +28,9 @@ from edge_stra.converters.coreml import MINIMUM_IOS, convert
 
 from edge_stra.artifact import Artifact
 from edge_stra.data import list_fer, list_pictures, spread, spread_indices
-from edge_stra.evaluate import accuracy, list_market
+from edge_stra.evaluate import accuracy
 from edge_stra.export import rewrite, torch_function
+from edge_stra.identities import list_market
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import compare

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from edge_stra.calibration.quantize import computed_tensors, quantize
 from edge_stra.calibration.recipes import ATTENTION
-from edge_stra.converters.compact import parse
 from numpy.typing import NDArray
 from torch import nn
 
 from edge_stra.spec import Recipe, Statistics
+from edge_stra.tflite_schema import parse
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 CLIPPED = (*WEIGHTED, "ADD")
@@ -63,8 +64,6 @@ def stored_weight(module: nn.Conv2d | nn.Linear) -> NDArray[np.float32]:
 
 def read_operators(model: bytes) -> Iterator[Operator]:
     """The operators of the first subgraph, in order of execution."""
-    from ai_edge_litert import schema_py_generated as schema
-
     parsed = parse(model)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in parsed.operatorCodes]
@@ -78,8 +77,6 @@ def read_operators(model: bytes) -> Iterator[Operator]:
 
 def find_parts(model: bytes, recipe: Recipe) -> Parts:
     """Quantizes a float32 .tflite, with any ranges, and looks at what became int8."""
-    from ai_edge_litert import schema_py_generated as schema
-
     int8, int16 = schema.TensorType.INT8, schema.TensorType.INT16
     anything = Statistics(dict.fromkeys(computed_tensors(model), (-1.0, 1.0)), {}, {})
     done = list(read_operators(quantize(model, recipe, anything)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from edge_stra.calibration.biases import hold_biases
-from edge_stra.converters.compact import parse
 
 from edge_stra.extras import install_command
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, Recipe, Statistics
+from edge_stra.tflite_schema import parse
 
 STATIC_BITS = {"int8": 8, "int8-tensor": 8, "int16": 16}
 """Bits of activations by kind of rule."""
@@ -70,8 +71,6 @@ def quantize(model: bytes, recipe: Recipe, statistics: Statistics | None) -> byt
 
 def computed_tensors(model: bytes) -> dict[str, int]:
     """Name -> rank of every float tensor that is not a constant of the file."""
-    from ai_edge_litert import schema_py_generated as schema
-
     parsed = parse(model)
     tensors: dict[str, int] = {}
     for tensor in parsed.subgraphs[0].tensors:

@@ -1,1 +1,1 @@
-"""One file for each target: a reformulated network in, an artifact's bytes out."""
+"""A reformulated network in, an artifact out: a file for each target, and one for each step that a target needs."""

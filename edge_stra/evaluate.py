@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from edge_stra.confusion import draw_confusion
 from edge_stra.data import list_fer
 from edge_stra.embeddings import unit_rows
-from edge_stra.identities import GALLERY, JUNK, QUERY, Crops, list_crops
+from edge_stra.identities import list_market
 from edge_stra.matches import draw_matches
 from edge_stra.ranking import RANKS, rank
-from edge_stra.spec import ArtifactError, DataError
+from edge_stra.spec import ArtifactError
 from edge_stra.subjects import Array, Progress, Subject
 
 Bars = Callable[[str], Progress]  # a label -> a way to show progress
@@ -122,25 +122,6 @@ def check_task(task: str, subject: Subject, baseline: Subject | None) -> None:
                 f"{each.label} must have the labels {', '.join(subject.spec.labels)}, like {subject.label}, but has "
                 f"{', '.join(each.spec.labels)}"
             )
-
-
-def list_market(folder: Path) -> tuple[Crops, Crops]:
-    """Queries, and the gallery without junk, of a folder in Market-1501's layout. Raises DataError."""
-    if missing := [name for name in (QUERY, GALLERY) if not (folder / name).is_dir()]:
-        names = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) if folder.is_dir() else ""
-        raise DataError(
-            f"{folder} must hold the folders {QUERY} and {GALLERY}, as Market-1501 has them, but lacks "
-            f"{' and '.join(missing)}; found {names or 'nothing'}; give the folder that holds both with --data"
-        )
-    query, gallery = list_crops(folder / QUERY), list_crops(folder / GALLERY)
-    for crops, name in ((query, QUERY), (gallery, GALLERY)):
-        # Folders for each identity are numbered one by one, and so are made-up cameras: two listings do not match.
-        if any(path.parent != folder / name for path in crops.paths):
-            raise DataError(
-                f"{folder / name} must hold crops named like 0002_c1s1_000451_03.jpg (identity, camera), but holds "
-                "folders; name the crops so, without folders between"
-            )
-    return query, gallery.take(gallery.identities != JUNK)
 
 
 def accuracy(chosen: NDArray[np.int64], truth: NDArray[np.int64]) -> float:

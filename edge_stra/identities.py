@@ -67,6 +67,25 @@ def list_crops(folder: Path) -> Crops:
     return Crops(paths, identities, np.array(cameras))
 
 
+def list_market(folder: Path) -> tuple[Crops, Crops]:
+    """Queries, and the gallery without junk, of a folder in Market-1501's layout. Raises DataError."""
+    if missing := [name for name in (QUERY, GALLERY) if not (folder / name).is_dir()]:
+        names = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) if folder.is_dir() else ""
+        raise DataError(
+            f"{folder} must hold the folders {QUERY} and {GALLERY}, as Market-1501 has them, but lacks "
+            f"{' and '.join(missing)}; found {names or 'nothing'}; give the folder that holds both with --data"
+        )
+    query, gallery = list_crops(folder / QUERY), list_crops(folder / GALLERY)
+    for crops, name in ((query, QUERY), (gallery, GALLERY)):
+        # Folders for each identity are numbered one by one, and so are made-up cameras: two listings do not match.
+        if any(path.parent != folder / name for path in crops.paths):
+            raise DataError(
+                f"{folder / name} must hold crops named like 0002_c1s1_000451_03.jpg (identity, camera), but holds "
+                "folders; name the crops so, without folders between"
+            )
+    return query, gallery.take(gallery.identities != JUNK)
+
+
 def refuse_market_root(folder: Path, paths: Iterable[Path]) -> None:
     """Raises DataError where the folders of crops are Market-1501's own, which would pass for identities."""
     if market := sorted({path.parent.name for path in paths} & {TRAIN, QUERY, GALLERY}):

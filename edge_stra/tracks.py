@@ -51,7 +51,7 @@ class Tracker:
         self.tracks = {n: t for n, t in self.tracks.items() if time_s - t.seen_s <= self.gap_s + blind_s}
         numbers: list[int | None] = [None] * len(boxes)
         candidates = list(self.tracks.values())
-        overlaps = overlap_matrix([track.expected(time_s) for track in candidates], boxes)  # (tracks, boxes)
+        overlaps = iou_matrix([track.expected(time_s) for track in candidates], boxes)  # (tracks, boxes)
         while overlaps.size and overlaps.max() >= MIN_OVERLAP:
             row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
             numbers[column] = candidates[row].number
@@ -75,7 +75,7 @@ def centre(box: RectXywh) -> NDArray[np.float64]:
     return np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])
 
 
-def overlap_matrix(first: Sequence[RectXywh], second: Sequence[RectXywh]) -> NDArray[np.float64]:
+def iou_matrix(first: Sequence[RectXywh], second: Sequence[RectXywh]) -> NDArray[np.float64]:
     """Intersection over union of each box of `first` with each of `second`, [len(first), len(second)]."""
     a = np.array(first, np.float64).reshape(-1, 1, 4)
     b = np.array(second, np.float64).reshape(1, -1, 4)

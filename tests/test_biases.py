@@ -15,13 +15,13 @@ from edge_stra.calibration import quantize as quantization
 from edge_stra.calibration.biases import FULL, ROOM, find_biases
 from edge_stra.calibration.ranges import find_extremes
 from edge_stra.calibration.recipes import RECIPES
-from edge_stra.converters.compact import compact, parse
 from edge_stra.converters.tflite import convert
 from torch import nn
 
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import find_runtime, read_tensors
 from edge_stra.spec import Statistics
+from edge_stra.tflite_schema import compact, parse
 
 pytestmark = pytest.mark.slow
 SIZE = (8, 8)

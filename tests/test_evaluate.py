@@ -24,8 +24,9 @@ from edge_stra import subjects
 from edge_stra.cli import Commands, main
 from edge_stra.commands.evaluate import models_of
 from edge_stra.confusion import draw_confusion, shade
-from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures, list_market
+from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures
 from edge_stra.extras import install_command
+from edge_stra.identities import list_market
 from edge_stra.matches import ASKED, RIGHT, WRONG
 from edge_stra.mirror import both_ways
 from edge_stra.models.random_weights import random_model
@@ -580,7 +581,8 @@ def test_artifacts_are_evaluated_without_torch(exported: Exported, faces: Path) 
     assert json.loads(done.stdout)["pictures"] == 9
     done = subprocess.run([*run, FER, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "Error: torch is not installed; run: pip install" in done.stderr and "Traceback" not in done.stderr
+    expected = f"Error: torch is not installed; run: {install_command('export')}"
+    assert expected in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

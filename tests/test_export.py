@@ -18,7 +18,6 @@ from edge_stra.calibration.bias import apply_corrections
 from edge_stra.calibration.quantize import quantize, range_statistics
 from edge_stra.calibration.recipes import RECIPES
 from edge_stra.calibration.statistics import load_statistics, save_statistics
-from edge_stra.converters.compact import compact
 from edge_stra.converters.tflite import convert
 from torch import nn
 
@@ -35,6 +34,7 @@ from edge_stra.runtime import load_predictor
 from edge_stra.shipped import shipped_statistics
 from edge_stra.spec import ArtifactError, DataError, OutputError, ParityError, Statistics
 from edge_stra.tflite_file import embed, read_embedded
+from edge_stra.tflite_schema import compact
 
 pytestmark = pytest.mark.slow
 NAME = "mobilenetv2_stra.fer"

@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_stra.evaluate import list_market
-from edge_stra.identities import Crops, count_answerable, hold_out, list_crops, market_crops, query_and_gallery
+from edge_stra.identities import (
+    Crops,
+    count_answerable,
+    hold_out,
+    list_crops,
+    list_market,
+    market_crops,
+    query_and_gallery,
+)
 from edge_stra.spec import DataError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "hold_out.py"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_stra.faces import RectXywh
 from edge_stra.people import Person
 from edge_stra.spec import ArtifactError, DataError, MissingError
-from edge_stra.tracks import overlap_matrix
+from edge_stra.tracks import iou_matrix
 
 Rgb = NDArray[np.uint8]
 # Whole walkers of frame 250 of vtest.avi, as an eye sees them, left to right: (left, top, width, height).
@@ -86,7 +86,7 @@ def test_finds_walkers(shared_file: Callable[[str], Path], street: Rgb) -> None:
     name, detect = find_people_detector(shared_file("models/fastestdet.onnx"))
     people = detect(street)
     assert name == "fastestdet" and 5 <= len(people) <= 7
-    best = overlap_matrix(WALKERS, [person.box_xywh for person in people]).max(1)
+    best = iou_matrix(WALKERS, [person.box_xywh for person in people]).max(1)
     assert best.min() > 0.6, best
     assert all(0.5 <= (person.score or 0) <= 1 for person in people)
     assert [p.area for p in people] == sorted((p.area for p in people), reverse=True)
@@ -98,7 +98,7 @@ def test_any_size_will_do(shared_file: Callable[[str], Path], street: Rgb) -> No
     small = detect(street)
     assert len(large) == len(small)
     twice = [tuple(2 * v for v in person.box_xywh) for person in small]
-    assert overlap_matrix(twice, [p.box_xywh for p in large]).max(1).min() > 0.85  # type: ignore[arg-type]
+    assert iou_matrix(twice, [p.box_xywh for p in large]).max(1).min() > 0.85  # type: ignore[arg-type]
     assert detect(np.zeros((90, 60, 3), np.uint8)) == []
     assert detect(street[:, ::-1][:, ::-1]) == small  # a view
 
@@ -125,7 +125,7 @@ def test_hog_finds_some_and_says_that_it_is_weak(no_detector: None, street: Rgb)
     name, detect = find_people_detector()
     assert name == HOG and "weak" in name and "models pull fastestdet" in name
     people = detect(street)
-    assert people and overlap_matrix(WALKERS, [p.box_xywh for p in people]).max() > 0.5
+    assert people and iou_matrix(WALKERS, [p.box_xywh for p in people]).max() > 0.5
     assert all(0 < (p.score or 0) < 1 for p in people)
     assert detect(np.zeros((40, 30, 3), np.uint8)) == []
 

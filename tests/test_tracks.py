@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_stra.spec import DataError
-from edge_stra.tracks import Tracker, overlap_matrix
+from edge_stra.tracks import Tracker, iou_matrix
 
 LEFT, RIGHT = (10, 10, 40, 40), (200, 10, 40, 40)
 
@@ -16,8 +16,8 @@ def moved(box: tuple[int, int, int, int], dx: int) -> tuple[int, int, int, int]:
 
 def test_overlap_is_intersection_over_union() -> None:
     boxes = [(0, 0, 10, 10), (5, 0, 10, 10), (20, 20, 1, 1)]
-    assert overlap_matrix(boxes[:1], boxes).round(6).tolist() == [[1.0, round(50 / 150, 6), 0.0]]
-    assert overlap_matrix([], boxes).shape == (0, 3)
+    assert iou_matrix(boxes[:1], boxes).round(6).tolist() == [[1.0, round(50 / 150, 6), 0.0]]
+    assert iou_matrix([], boxes).shape == (0, 3)
 
 
 def test_boxes_keep_their_numbers_in_any_order() -> None:
@@ -45,7 +45,7 @@ def test_a_moving_box_is_looked_for_where_it_should_be_by_now() -> None:
     for step in range(20):  # 20 pixels a frame
         assert tracker.update([moved(LEFT, 20 * step)], 0.1 * step) == [1]
     later = moved(LEFT, 20 * 23)  # three frames were missed: 80 pixels on, twice its width
-    assert overlap_matrix([moved(LEFT, 20 * 19)], [later]).max() == 0
+    assert iou_matrix([moved(LEFT, 20 * 19)], [later]).max() == 0
     assert tracker.update([later], 2.3) == [1]
 
 

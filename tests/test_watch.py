@@ -25,7 +25,7 @@ from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
 from edge_stra.faces import Face
 from edge_stra.fer_view import MAX_FACES, ExpressionView
 from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
-from edge_stra.recording import SwitchedRecording
+from edge_stra.outputs.recording import SwitchedRecording
 from edge_stra.scene import Controls, Frame, Look, Output, Scene
 from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec, OutputError
 from edge_stra.summary import KEPT, Summary

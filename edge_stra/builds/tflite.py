@@ -17,13 +17,13 @@ from edge_stra.calibration.bias import apply_corrections, measure_corrections
 from edge_stra.calibration.parts import find_parts
 from edge_stra.calibration.quantize import quantize
 from edge_stra.calibration.ranges import choose_ranges, collect_histograms, find_extremes
-from edge_stra.converters.compact import compact
 from edge_stra.converters.tflite import convert
 from edge_stra.export import Build, Inputs, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.runtime import read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
 from edge_stra.tflite_file import embed
+from edge_stra.tflite_schema import compact
 
 
 def check(request: Request) -> None:

@@ -200,7 +200,7 @@ def create_mp4(path: Path, fps: float, overwrite: bool) -> Output:
 
 
 def create_recording(live: Live, controls: Controls, fps: float) -> Output:
-    from edge_stra.recording import SwitchedRecording
+    from edge_stra.outputs.recording import SwitchedRecording
 
     return SwitchedRecording(controls, live.recordings, lambda path: create_mp4(path, fps, overwrite=False), say)
 

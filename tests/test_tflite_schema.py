@@ -14,7 +14,6 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from edge_stra.calibration.quantize import quantize
 from edge_stra.calibration.recipes import RECIPES
-from edge_stra.converters.compact import ALIGNMENT, compact
 from edge_stra.converters.tflite import convert
 from torch import nn
 
@@ -23,6 +22,7 @@ from edge_stra.export import Request, rewrite
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.runtime import find_runtime
+from edge_stra.tflite_schema import ALIGNMENT, compact
 
 if TYPE_CHECKING:
     from edge_stra.export import Exported
