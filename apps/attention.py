@@ -7,7 +7,7 @@ import numpy as np
 from edge_stra.apps.modes import MODE_COLORS
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh
+from edge_stra.detections import RectXywh
 
 STRENGTH = 0.6  # of a mode's colour where its mask is largest
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.faces import Detect, Face, RectXywh, check_picture
+from edge_stra.detections import Detect, Detection, RectXywh, check_picture, largest_first
 from edge_stra.pull import MODELS, cache_folder, find_pulled, read_pulled
 from edge_stra.spec import DataError, MissingError
 
@@ -60,7 +60,7 @@ def yunet_detector(path: Path, max_side: int = MAX_SIDE) -> Detect:
         raise MissingError(f"YuNet needs OpenCV 4.5.4 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
     network: Any = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (max_side, max_side), YUNET_SCORE)
 
-    def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
+    def detect(rgb_u8: NDArray[np.uint8]) -> list[Detection]:
         small, scale = reduced(rgb_u8, max_side)
         small = at_least(small, YUNET_LEAST)
         network.setInputSize((small.shape[1], small.shape[0]))
@@ -68,7 +68,7 @@ def yunet_detector(path: Path, max_side: int = MAX_SIDE) -> Detect:
         # A row is x, y, w, h, five landmarks of two numbers, score: (15,)
         # Never seen at these sizes, but one box of infinite size would end an app that ran for weeks.
         found = [row for row in ([] if rows is None else rows) if np.isfinite(row).all()]
-        return largest_first([Face(scaled_box(row[:4], scale), float(row[14])) for row in found])
+        return largest_first([Detection(scaled_box(row[:4], scale), float(row[14])) for row in found])
 
     return detect
 
@@ -92,12 +92,12 @@ def haar_detector(max_side: int = MAX_SIDE) -> Detect:
         )
     cascade = cv2.CascadeClassifier(str(path))
 
-    def detect(rgb_u8: NDArray[np.uint8]) -> list[Face]:
+    def detect(rgb_u8: NDArray[np.uint8]) -> list[Detection]:
         small, scale = reduced(rgb_u8, max_side)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(grey.shape) // 16)  # 24 is the cascade's own window
         rows = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=HAAR_NEIGHBORS, minSize=(least, least))
-        return largest_first([Face(scaled_box(row, scale)) for row in rows])
+        return largest_first([Detection(scaled_box(row, scale)) for row in rows])
 
     return detect
 
@@ -124,10 +124,6 @@ def scaled_box(row: Any, scale: float) -> RectXywh:
     """A box of the reduced picture, in whole pixels of the original; width and height are at least 1."""
     left, top, width, height = (float(v) / scale for v in row)
     return round(left), round(top), max(1, round(width)), max(1, round(height))
-
-
-def largest_first(faces: list[Face]) -> list[Face]:
-    return sorted(faces, key=lambda face: (-face.area, face.box_xywh))
 
 
 def square_around(box_xywh: RectXywh, margin: float = FER_MARGIN) -> RectXywh:

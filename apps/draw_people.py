@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from edge_stra.apps.overlay import SPILL, blend, draw_frame
@@ -12,13 +13,21 @@ from edge_stra.apps.panel import QUIET, Rgb, draw_tag, frame_width, row_height, 
 from edge_stra.apps.placement import clipped, moved_inside, place_tag
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh, check_picture, common_area
-from edge_stra.people import Named
+from edge_stra.detections import RectXywh, check_picture, common_area
 
 UNKNOWN = "unknown"
 MAX_NAME = 24  # characters that are drawn of a name
 TAIL = 9  # of those at its end, where it is longer
 NOTICE_COLOR: Rgb = (255, 206, 84)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A person as they are drawn: identity is None for somebody unknown, distance None before any search."""
+
+    box_xywh: RectXywh
+    identity: str | None
+    distance: float | None
 
 
 def draw_people(rgb_u8: NDArray[np.uint8], people: Sequence[Named], notice: str = "") -> NDArray[np.uint8]:

@@ -6,7 +6,8 @@ import numpy as np
 from edge_stra.apps.detect import crop_with_margin
 from numpy.typing import NDArray
 
-from edge_stra.faces import Detect, Expression, Face, Predicts, check_picture, check_task, run
+from edge_stra.detections import Detect, Detection, check_picture
+from edge_stra.faces import Expression, Predicts, check_task, run
 from edge_stra.preprocess import softmax, to_input
 from edge_stra.spec import ArtifactError
 
@@ -20,11 +21,11 @@ def predict_expressions(predictor: Predicts, rgb_u8: NDArray[np.uint8], detect: 
     check_task(predictor.spec, "fer")
     height, width = check_picture(rgb_u8)
     if detect is None:
-        return [expression_of(predictor, rgb_u8, Face((0, 0, width, height)))]
+        return [expression_of(predictor, rgb_u8, Detection((0, 0, width, height)))]
     return [expression_of(predictor, crop_with_margin(rgb_u8, face.box_xywh), face) for face in detect(rgb_u8)]
 
 
-def expression_of(predictor: Predicts, crop_u8: NDArray[np.uint8], face: Face) -> Expression:
+def expression_of(predictor: Predicts, crop_u8: NDArray[np.uint8], face: Detection) -> Expression:
     """The expression on one crop, uint8 [h, w, 3]. Raises ArtifactError where labels and outputs differ in number."""
     spec = predictor.spec
     logits = run(predictor, to_input(crop_u8, spec.input))  # (k,)

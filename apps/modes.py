@@ -33,7 +33,8 @@ from edge_stra.apps.panel import (
 from numpy.typing import NDArray
 
 from edge_stra.artifact import check_output
-from edge_stra.faces import Expression, Face
+from edge_stra.detections import Detection
+from edge_stra.faces import Expression
 from edge_stra.preprocess import read_rgb
 from edge_stra.spec import OutputError
 
@@ -361,7 +362,7 @@ def facts(found: Explanation, width: int) -> Picture:
     modes = len(found.masks)
     blocks = [paragraph(found.spec.name, width, LIGHT)]
     if found.label is not None and found.probabilities is not None:
-        expression = Expression(Face((0, 0, 1, 1)), found.probabilities, found.label)
+        expression = Expression(Detection((0, 0, 1, 1)), found.probabilities, found.label)
         row = next((r for r in range(PANEL, CAPTION, -1) if panel_size(expression, r)[1] <= width), CAPTION)
         height, needed = panel_size(expression, row)
         panel = dark(height, needed)

@@ -26,7 +26,8 @@ from edge_stra.apps.placement import clipped, place_panel, place_tag
 from numpy.typing import NDArray
 
 from edge_stra.artifact import write_with
-from edge_stra.faces import Expression, Face, RectXywh, check_picture
+from edge_stra.detections import Detection, RectXywh, check_picture
+from edge_stra.faces import Expression
 from edge_stra.spec import DataError, OutputError
 
 SUBPIXEL_BITS = 4
@@ -110,9 +111,9 @@ def enlarged(
     return large, [Expression(scaled(e.face, factor), e.probabilities, e.label) for e in expressions]
 
 
-def scaled(face: Face, factor: int) -> Face:
+def scaled(face: Detection, factor: int) -> Detection:
     left, top, width, height = face.box_xywh
-    return Face((left * factor, top * factor, width * factor, height * factor), face.score)
+    return Detection((left * factor, top * factor, width * factor, height * factor), face.score)
 
 
 def check_picture_path(path: Path) -> None:

@@ -14,8 +14,7 @@ import numpy as np
 from edge_stra.apps.detect import scaled_box
 from numpy.typing import NDArray
 
-from edge_stra.faces import check_picture
-from edge_stra.people import DetectPeople, Person
+from edge_stra.detections import Detect, Detection, check_picture, largest_first
 from edge_stra.pull import MODELS, cache_folder, find_pulled, read_pulled
 from edge_stra.spec import DataError, MissingError
 
@@ -32,7 +31,7 @@ HOG_OVERLAP = 0.4
 HOG_PERSON_WH = (0.5, 0.75)  # of its window of 64 x 128 pixels, what a person takes
 
 
-def find_people_detector(path: Path | None = None, kind: str = "auto") -> tuple[str, DetectPeople]:
+def find_people_detector(path: Path | None = None, kind: str = "auto") -> tuple[str, Detect]:
     """The name of the detector that will be used and the detector.
 
     `kind` is "auto", "fastestdet" or "hog". FastestDet's file is looked for as `path`, then in the environment
@@ -55,11 +54,11 @@ def find_people_detector(path: Path | None = None, kind: str = "auto") -> tuple[
     return HOG, hog_detector()
 
 
-def fastestdet_detector(path: Path) -> DetectPeople:
+def fastestdet_detector(path: Path) -> Detect:
     """FastestDet as a detector; it holds an open network and serves one thread. Raises ArtifactError."""
     network: Any = cv2.dnn.readNetFromONNX(np.frombuffer(read_pulled(FASTESTDET, path), np.uint8))
 
-    def detect(rgb_u8: NDArray[np.uint8]) -> list[Person]:
+    def detect(rgb_u8: NDArray[np.uint8]) -> list[Detection]:
         size_hw = check_picture(rgb_u8)
         side = (FASTESTDET_SIDE, FASTESTDET_SIDE)
         small = cv2.resize(rgb_u8, side, interpolation=cv2.INTER_AREA)
@@ -71,7 +70,7 @@ def fastestdet_detector(path: Path) -> DetectPeople:
 
 def decode_fastestdet(
     cells: NDArray[np.float32], size_hw: tuple[int, int], least_score: float = FASTESTDET_SCORE
-) -> list[Person]:
+) -> list[Detection]:
     """People from FastestDet's output, float32 [5 + classes, rows, columns], one box a cell, largest first.
 
     A cell holds: whether there is something (0 to 1), the centre's offset from the cell in cells, before tanh, width
@@ -90,16 +89,16 @@ def decode_fastestdet(
 
 def best_people(
     boxes_xywh: NDArray[Any], scores: NDArray[Any], least_score: float, most_overlap: float
-) -> list[Person]:
+) -> list[Detection]:
     """Boxes [n, 4] without those that overlap a better one too much, largest first."""
     if not len(boxes_xywh):
         return []
     kept = cv2.dnn.NMSBoxes(boxes_xywh.tolist(), scores.tolist(), least_score, most_overlap)
-    people = [Person(scaled_box(boxes_xywh[i], 1.0), float(scores[i])) for i in np.ravel(kept).astype(int)]
-    return sorted(people, key=lambda person: (-person.area, person.box_xywh))
+    people = [Detection(scaled_box(boxes_xywh[i], 1.0), float(scores[i])) for i in np.ravel(kept).astype(int)]
+    return largest_first(people)
 
 
-def hog_detector() -> DetectPeople:
+def hog_detector() -> Detect:
     """OpenCV's histogram-of-gradients people detector. Raises MissingError where this OpenCV has none."""
     if not hasattr(cv2, "HOGDescriptor"):
         raise MissingError(
@@ -110,7 +109,7 @@ def hog_detector() -> DetectPeople:
     hog.setSVMDetector(np.array(cv2.HOGDescriptor.getDefaultPeopleDetector(), np.float32))
     part = np.array(HOG_PERSON_WH)
 
-    def detect(rgb_u8: NDArray[np.uint8]) -> list[Person]:
+    def detect(rgb_u8: NDArray[np.uint8]) -> list[Detection]:
         height, width = check_picture(rgb_u8)
         scale = min(1.0, HOG_SIDE / max(height, width))
         size_wh = (max(64, round(width * scale)), max(128, round(height * scale)))  # not smaller than its window

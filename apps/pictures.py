@@ -12,7 +12,8 @@ from edge_stra.apps.overlay import check_picture_path, draw_expressions, enlarge
 from edge_stra.apps.reid import distance, embed_picture
 
 from edge_stra.artifact import check_output
-from edge_stra.faces import Detect, Predicts
+from edge_stra.detections import Detect
+from edge_stra.faces import Predicts
 from edge_stra.preprocess import read_rgb
 from edge_stra.spec import DataError, OutputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_stra.faces import RectXywh, common_area
+from edge_stra.detections import RectXywh, common_area
 
 MAX_HIDDEN = 0.15  # the part of another face that a panel may cover
 MAX_HIDDEN_OWN = 0.35  # the part of its own

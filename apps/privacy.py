@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh
+from edge_stra.detections import RectXywh
 
 CELLS = 6  # of the mosaic along a face's longer side: fewer numbers than any face recogniser takes as its input
 MARGIN = 0.25  # hair and ears tell too; a part of the box's side added all around

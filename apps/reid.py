@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.faces import Predicts, check_picture, check_task, run
+from edge_stra.detections import check_picture
+from edge_stra.faces import Predicts, check_task, run
 from edge_stra.preprocess import to_input
 from edge_stra.spec import DataError
 

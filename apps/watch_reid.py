@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge_stra.detections import Detect
 from edge_stra.faces import Predicts
 from edge_stra.gallery.checks import checked_name
 from edge_stra.gallery.naming import effective_threshold
 from edge_stra.gallery.store import Gallery
-from edge_stra.people import DetectPeople
 from edge_stra.reid_view import PeopleView
 from edge_stra.sightings import CONFIRM
 from edge_stra.tracks import GAP_S
@@ -19,7 +19,7 @@ THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
 
 def create_people_view(
     predictor: Predicts,
-    detect: DetectPeople,
+    detect: Detect,
     gallery: Gallery,
     camera: str = "",
     site: str | None = None,

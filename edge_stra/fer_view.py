@@ -14,7 +14,8 @@ from edge_stra.apps.expression import expression_of
 from edge_stra.apps.overlay import draw_expressions
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.smoothing import Smoothed, smooth
-from edge_stra.faces import Detect, Expression, Face, Predicts, RectXywh, check_picture, check_task
+from edge_stra.detections import Detect, Detection, RectXywh, check_picture
+from edge_stra.faces import Expression, Predicts, check_task
 from edge_stra.preprocess import to_input
 from edge_stra.scene import Frame, Look, Stopwatch
 from edge_stra.spec import DataError
@@ -80,15 +81,15 @@ class ExpressionView:
         rows = [row_of(n, e) for n, e in zip(numbers, named, strict=True)]
         return Look(picture, rows, watch.stages_ms)
 
-    def find(self, rgb_u8: NDArray[np.uint8]) -> list[Face]:
+    def find(self, rgb_u8: NDArray[np.uint8]) -> list[Detection]:
         height, width = check_picture(rgb_u8)
-        return [Face((0, 0, width, height))] if self.detect is None else self.detect(rgb_u8)
+        return [Detection((0, 0, width, height))] if self.detect is None else self.detect(rgb_u8)
 
     def private_boxes(self, time_s: float) -> list[RectXywh]:
         """Where faces are, and where those should be that the detector has just lost."""
         return [track.expected(time_s) for track in self.tracker.tracks.values()]
 
-    def crop(self, rgb_u8: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
+    def crop(self, rgb_u8: NDArray[np.uint8], face: Detection) -> NDArray[np.uint8]:
         return rgb_u8 if self.detect is None else crop_with_margin(rgb_u8, face.box_xywh)
 
     def steady(self, number: int, expression: Expression, time_s: float) -> Expression:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.apps.draw_people import draw_people
+from edge_stra.apps.draw_people import Named, draw_people
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.reid import embed_picture, unit_vector
-from edge_stra.faces import Predicts, RectXywh, check_picture, check_task
+from edge_stra.detections import Detect, Detection, RectXywh, check_picture
+from edge_stra.faces import Predicts, check_task
 from edge_stra.gallery.store import Entry, Gallery
-from edge_stra.people import DetectPeople, Named, Person
 from edge_stra.scene import Frame, Look, Stopwatch
 from edge_stra.sightings import CONFIRM, Sighting, good_crop, head_of, settle
 from edge_stra.spec import GalleryError
@@ -47,7 +47,7 @@ class PeopleView:
     def __init__(
         self,
         predictor: Predicts,
-        detect: DetectPeople,
+        detect: Detect,
         gallery: Gallery,
         camera: str = "",
         site: str | None = None,
@@ -97,7 +97,7 @@ class PeopleView:
         rows = [row_of(n, p, self.sightings[n]) | where for n, p in zip(numbers, people, strict=True)]
         return Look(picture, rows, watch.stages_ms)
 
-    def seen(self, people: Sequence[Person], numbers: Sequence[int]) -> Iterable[tuple[Person, Sighting]]:
+    def seen(self, people: Sequence[Detection], numbers: Sequence[int]) -> Iterable[tuple[Detection, Sighting]]:
         return [(person, self.sightings[number]) for person, number in zip(people, numbers, strict=True)]
 
     def private_boxes(self, time_s: float) -> list[RectXywh]:
@@ -179,7 +179,7 @@ def name_prefix(camera: str, site: str) -> str:
     return "-".join(["person", *(word for word in words if word)]) + "-"
 
 
-def row_of(number: int, person: Person, sighting: Sighting) -> dict[str, Any]:
+def row_of(number: int, person: Detection, sighting: Sighting) -> dict[str, Any]:
     """One person of a scene, JSON-ready; `identity` is null for somebody unknown."""
     distance = sighting.distance()
     return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh, common_area
+from edge_stra.detections import RectXywh, common_area
 from edge_stra.gallery.store import Match
 
 MEMORY = 8  # newest embeddings of a track that are averaged: turns are evened out, a lost track is soon left behind

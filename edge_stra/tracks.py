@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh
+from edge_stra.detections import RectXywh
 from edge_stra.spec import DataError
 
 MIN_OVERLAP = 0.2  # intersection over union; boxes of faces jump by a part of their side between slow frames

@@ -20,9 +20,10 @@ from edge_stra.apps.pictures import annotate_pictures, annotated_paths
 from edge_stra.apps.reid import distance, embed_picture
 from numpy.typing import NDArray
 
+from edge_stra.detections import Detection, RectXywh, common_area
 from edge_stra.doctor import describe_cpu, describe_delegate, describe_package, diagnose, render, render_delegate
 from edge_stra.extras import install_command
-from edge_stra.faces import Expression, Face, RectXywh, common_area
+from edge_stra.faces import Expression
 from edge_stra.preprocess import read_rgb
 from edge_stra.runtime import Delegated
 from edge_stra.spec import FER_LABELS, ArtifactError, DataError, InputSpec, MissingError, ModelSpec, OutputError
@@ -71,7 +72,7 @@ def gradient(height: int, width: int) -> NDArray[np.uint8]:
 
 def expression(box: RectXywh, label: str = "surprise") -> Expression:
     rest = {name: 0.05 for name in FER_LABELS}
-    return Expression(Face(box), rest | {label: 0.7}, label)
+    return Expression(Detection(box), rest | {label: 0.7}, label)
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ def test_detectors_find_every_face_and_no_other(kind: str, picture: str, enlarge
     assert all((face.score is None) == (kind == "haar") for face in faces)
 
 
-def centre_offset(face: Face, x: float, y: float) -> tuple[float, float]:
+def centre_offset(face: Detection, x: float, y: float) -> tuple[float, float]:
     left, top, width, height = face.box_xywh
     return left + width / 2 - x, top + height / 2 - y
 
@@ -190,7 +191,7 @@ def test_without_any_detector_the_command_is_named(monkeypatch: pytest.MonkeyPat
 
 def test_each_face_is_cropped_predicted_and_labelled() -> None:
     stub = Stub(FER_SPEC, [0, 0, 0, 2, 0, 1, 0])
-    faces = [Face((10, 10, 20, 20), 0.9), Face((30, 5, 8, 8), 0.8)]
+    faces = [Detection((10, 10, 20, 20), 0.9), Detection((30, 5, 8, 8), 0.8)]
     rgb = gradient(40, 60)
     found = predict_expressions(stub, rgb, lambda picture: faces)
     assert [e.face for e in found] == faces
@@ -206,7 +207,7 @@ def test_each_face_is_cropped_predicted_and_labelled() -> None:
 def test_without_a_detector_the_whole_picture_is_the_face() -> None:
     stub = Stub(FER_SPEC, [0, 0, 3, 0, 0, 0, 0])
     (found,) = predict_expressions(stub, gradient(40, 60), None)
-    assert found.face == Face((0, 0, 60, 40)) and found.label == "fear"
+    assert found.face == Detection((0, 0, 60, 40)) and found.label == "fear"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_overlay_bars_have_the_length_of_their_probability() -> None:
 
     def bright(probability: float) -> int:
         rest = {name: (1 - probability) / 6 for name in FER_LABELS}
-        one = Expression(Face((20, 20, 60, 70)), rest | {"anger": probability}, "anger")
+        one = Expression(Detection((20, 20, 60, 70)), rest | {"anger": probability}, "anger")
         ((_, _, panel),) = layout((700, 900), [one])
         assert panel is not None
         left, top, width, height = panel

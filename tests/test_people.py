@@ -11,8 +11,7 @@ import pytest
 from edge_stra.apps.people import HOG, best_people, decode_fastestdet, find_people_detector
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh
-from edge_stra.people import Person
+from edge_stra.detections import Detection, RectXywh
 from edge_stra.spec import ArtifactError, DataError, MissingError
 from edge_stra.tracks import iou_matrix
 
@@ -79,7 +78,7 @@ def test_a_score_is_objectness_times_class() -> None:
 
 def test_keeps_nothing_of_nothing() -> None:
     assert best_people(np.zeros((0, 4)), np.zeros(0), 0.5, 0.5) == []
-    assert Person((1, 2, 3, 4)).area == 12
+    assert Detection((1, 2, 3, 4)).area == 12
 
 
 def test_finds_walkers(shared_file: Callable[[str], Path], street: Rgb) -> None:

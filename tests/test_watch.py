@@ -22,7 +22,7 @@ from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
 from edge_stra.commands.common import emit_text, say
 from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
-from edge_stra.faces import Face
+from edge_stra.detections import Detection
 from edge_stra.fer_view import MAX_FACES, ExpressionView
 from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
 from edge_stra.outputs.recording import SwitchedRecording
@@ -322,7 +322,7 @@ SETTINGS = {"model": "fake", "threshold": 0.0, "privacy": False, "attention": No
 
 
 def test_probabilities_are_averaged_along_a_track_and_not_across_a_change_of_model() -> None:
-    face = Face((10, 10, 30, 30), 0.9)
+    face = Detection((10, 10, 30, 30), 0.9)
     view = ExpressionView({"fake": Fake(), "other": Fake()}, lambda rgb: [face], tau_s=0.5)
     bright = view.look(frame(255, 0.0), SETTINGS).rows[0]
     assert bright["label"] == "bright" and bright["track"] == 1 and bright["probability"] > 0.9
@@ -342,7 +342,7 @@ def test_below_the_threshold_the_app_is_unsure() -> None:
 
 
 def test_privacy_hides_a_face_that_was_just_lost() -> None:
-    found = [Face((20, 10, 30, 30), 0.9)]
+    found = [Detection((20, 10, 30, 30), 0.9)]
     view = ExpressionView({"fake": Fake()}, lambda rgb: list(found), 0.0)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     settings = {**SETTINGS, "privacy": True}
@@ -355,7 +355,7 @@ def test_privacy_hides_a_face_that_was_just_lost() -> None:
 
 
 def test_privacy_hides_faces_beyond_those_that_are_named() -> None:
-    crowd = [Face((4 * i, 10, 3, 10), 0.9) for i in range(MAX_FACES + 1)]
+    crowd = [Detection((4 * i, 10, 3, 10), 0.9) for i in range(MAX_FACES + 1)]
     view = ExpressionView({"fake": Fake()}, lambda rgb: list(crowd), 0.0)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     look = view.look(Frame(noise, 0, 0.0, 0.0), {**SETTINGS, "privacy": True})
@@ -368,7 +368,7 @@ def test_privacy_hides_faces_beyond_those_that_are_named() -> None:
 def test_attention_is_drawn_over_what_the_model_saw() -> None:
     masks = np.ones((2, 2, 2), np.float32)
     grey = np.full((60, 80, 3), 90, np.uint8)
-    for detect, corner in ((None, True), (lambda rgb: [Face((20, 10, 40, 40), 0.9)], False)):
+    for detect, corner in ((None, True), (lambda rgb: [Detection((20, 10, 40, 40), 0.9)], False)):
         view = ExpressionView({"fake": Fake()}, detect, 0.0, {"fake": lambda x: masks})
         picture = view.look(Frame(grey, 0, 0.0, 0.0), {**SETTINGS, "attention": True}).picture_u8
         assert (picture[58, 40] != 90).any() == corner, "the whole frame, or the face's square alone"

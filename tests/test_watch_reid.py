@@ -12,15 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from edge_stra.apps.draw_people import color_of, draw_people, text_of
+from edge_stra.apps.draw_people import Named, color_of, draw_people, text_of
 from edge_stra.apps.people import find_people_detector
 from edge_stra.apps.watch_reid import create_people_view, starting_threshold
 from numpy.typing import NDArray
 
-from edge_stra.faces import RectXywh
+from edge_stra.detections import Detection, RectXywh
 from edge_stra.gallery.naming import DEFAULT_THRESHOLD, largest_number
 from edge_stra.gallery.store import Entry, Gallery, Maker, Match
-from edge_stra.people import Named, Person
 from edge_stra.reid_view import MAX_EMBEDS, MAX_PEOPLE, RETRY_S, PeopleView, name_prefix
 from edge_stra.scene import Frame
 from edge_stra.sightings import HOLD, Sighting, good_crop, head_of, settle
@@ -123,7 +122,7 @@ class Stage:
 
     def __init__(self, gallery: MemoryGallery | None = None, **more: Any) -> None:
         self.gallery = gallery or MemoryGallery(("anna", RED))
-        self.predictor, self.people, self.told = ColourPredictor(), list[Person](), list[str]()
+        self.predictor, self.people, self.told = ColourPredictor(), list[Detection](), list[str]()
         self.frames, self.now_s, self.late_s = 0, 0.0, 0.0
         self.view = PeopleView(self.predictor, lambda rgb: self.people, self.gallery, tell=self.told.append,
                                clock=lambda: 1e9 + self.now_s, timer=lambda: self.now_s, **more)  # fmt: skip
@@ -133,7 +132,7 @@ class Stage:
         picture = np.full((*SIZE_HW, 3), 90, np.uint8)
         for (left, top, width, height), rgb in people:
             picture[max(0, top) : top + height, max(0, left) : left + width] = rgb
-        self.people = [Person(box, 0.9) for box, _ in people]
+        self.people = [Detection(box, 0.9) for box, _ in people]
         self.now_s = self.frames * STEP_S + self.late_s
         frame = Frame(picture, self.frames, self.now_s, 0.0)
         self.frames += 1
@@ -470,7 +469,7 @@ def test_privacy_blurs_heads_also_of_the_lost() -> None:
     checked = np.indices((8, 8)).sum(0) % 2 * 255
     pattern = np.repeat(np.tile(checked, (30, 40))[:, :, None], 3, 2).astype(np.uint8)
 
-    def look(stage: Stage, people: list[Person], privacy: bool) -> NDArray[np.uint8]:
+    def look(stage: Stage, people: list[Detection], privacy: bool) -> NDArray[np.uint8]:
         stage.people = people
         stage.frames += 1
         frame = Frame(pattern, stage.frames, stage.frames * STEP_S, 0.0)
@@ -481,18 +480,18 @@ def test_privacy_blurs_heads_also_of_the_lost() -> None:
         return float(picture[rows, 110:130].astype(float).std())  # inside the frame's line
 
     head, body = slice(66, 86), slice(120, 170)
-    blurred = look(stage, [Person(BOX)], True)
+    blurred = look(stage, [Detection(BOX)], True)
     assert spread_in(blurred, head) < 0.3 * spread_in(blurred, body)
     lost = look(stage, [], True)
     assert spread_in(lost, head) < 0.3 * spread_in(lost, body)
-    assert spread_in(look(plain, [Person(BOX)], False), head) > 100
+    assert spread_in(look(plain, [Detection(BOX)], False), head) > 100
     assert set(np.unique(pattern)) == {0, 255}  # the frame itself stays as it was
 
 
 def test_privacy_blurs_heads_beyond_those_that_are_followed() -> None:
     stage = Stage()
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
-    stage.people = [Person(moved(BOX, i % 2)) for i in range(MAX_PEOPLE)] + [Person((20, 120, 30, 80))]
+    stage.people = [Detection(moved(BOX, i % 2)) for i in range(MAX_PEOPLE)] + [Detection((20, 120, 30, 80))]
     look = stage.view.look(Frame(noise, 0, 0.0, 0.0), {"threshold": 0.5, "privacy": True})
     assert len(look.rows) == MAX_PEOPLE
     assert (look.picture_u8[122:138, 24:46] != noise[122:138, 24:46]).mean() > 0.9
@@ -504,7 +503,7 @@ def test_pictures_apart_need_one_search_and_a_video_two() -> None:
     picture[top : top + height, left : left + width] = RED
     for fps, names in ((0.5, ["anna"] * 2), (1.0, ["anna"] * 2), (10.0, [None, "anna"]), (None, [None, "anna"])):
         gallery = MemoryGallery(("anna", RED))
-        view = create_people_view(ColourPredictor(), lambda rgb: [Person(BOX, 0.9)], gallery, fps=fps)
+        view = create_people_view(ColourPredictor(), lambda rgb: [Detection(BOX, 0.9)], gallery, fps=fps)
         looks = [
             view.look(Frame(picture, i, i / (fps or 5.0), 0.0), {"threshold": 0.5, "privacy": False}) for i in (0, 2)
         ]
