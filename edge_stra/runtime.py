@@ -63,11 +63,11 @@ class Predictor:
     where x is no such input, ArtifactError where the file can't be loaded or run.
     """
 
-    def __init__(self, artifact: Artifact, threads: int = 1, runtime: str | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         if artifact.target != "tflite":
             raise ArtifactError(f"{artifact.path} must be a .tflite file here, but is of {artifact.target}")
         self.artifact, self.spec = artifact, artifact.spec
-        self.runtime_name, interpreter_class = find_runtime(runtime)
+        self.runtime_name, interpreter_class = find_runtime()
         try:
             self.interpreter = interpreter_class(model_path=os.fsencode(artifact.path), num_threads=threads)
             self.interpreter.allocate_tensors()

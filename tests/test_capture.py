@@ -140,7 +140,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"rotate": 45}, {"fps": 0.0}, {"fps": float("nan")}, {"size_wh": (0, 5)}, {"size_wh": (99999, 5)},
-     {"give_up_s": -1.0}, {"timeout_s": float("inf")}],
+     {"timeout_s": -1.0}, {"timeout_s": float("inf")}],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError):
@@ -442,17 +442,6 @@ def test_a_dropped_source_is_tried_again_ever_later() -> None:
     assert source.statistics()["reconnects"] == 1
     steps.step(None)
     source.close()
-
-
-def test_a_source_that_stays_away_is_given_up_where_asked(camera: Camera) -> None:
-    camera.limit = 3
-    source = open_source(camera.url, CaptureOptions(give_up_s=0.2, timeout_s=2.0))
-    frames = source.frames()
-    next(frames)
-    camera.close()
-    with pytest.raises(SourceError, match="did not come back within") as caught:
-        list(frames)
-    assert "geheim" not in str(caught.value)
 
 
 def test_an_mjpeg_stream_that_drops_goes_on(camera: Camera, capfd: pytest.CaptureFixture[str]) -> None:

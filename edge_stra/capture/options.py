@@ -25,8 +25,8 @@ class CaptureOptions:
     fps: asked of a camera; at most this many frames a second are handed out; the rate of a folder's pictures.
     rotate: degrees clockwise, 0, 90, 180 or 270, after the scaling. mirror: left and right exchanged, at last.
     loop: a file or folder begins again at its end. realtime: a file plays at its own rate, and only the newest frame
-    counts, as from a camera. give_up_s: how long a dropped live source is tried again; None for ever. timeout_s: how
-    long opening and each reading of a stream may take. tell: takes a line when a live source drops and when it is back.
+    counts, as from a camera. timeout_s: how long opening and each reading of a stream may take. tell: takes a line when
+    a live source drops and when it is back.
     Raises DataError for a value that makes no sense.
     """
 
@@ -36,7 +36,6 @@ class CaptureOptions:
     mirror: bool = False
     loop: bool = False
     realtime: bool = False
-    give_up_s: float | None = None
     tell: Callable[[str], None] | None = None
     timeout_s: float = 10.0
 
@@ -45,7 +44,7 @@ class CaptureOptions:
             raise DataError(f"a size must be 1 to {MAX_SIDE} pixels a side, but is {self.size_wh}; give it as 640x480")
         if self.rotate not in (0, *TURNS):
             raise DataError(f"pictures can be rotated by 0, 90, 180 or 270 degrees, but not by {self.rotate}")
-        for name, value in (("fps", self.fps), ("give_up_s", self.give_up_s), ("timeout_s", self.timeout_s)):
+        for name, value in (("fps", self.fps), ("timeout_s", self.timeout_s)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise DataError(f"{name} must be a finite number above 0, but is {value}; leave it out or correct it")
 
