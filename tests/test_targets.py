@@ -140,12 +140,6 @@ def test_artifacts_are_told_by_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_layers_are_of_tflite_alone(make: Make) -> None:
-    result = edge_stra("check", make("onnx", "int8").path, "--layers")
-    assert result.exit_code == 1 and "must be asked of a .tflite file" in result.output
-
-
-@pytest.mark.slow
 def test_labels_that_disagree_with_the_specification_are_refused(make: Make, tmp_path: Path) -> None:
     """Only inside, and without a manifest: the labels of the runtime and those of the specification must be one."""
     source = make("onnx", "int8").path
