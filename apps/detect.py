@@ -57,7 +57,7 @@ def yunet_detector(path: Path, max_side: int = MAX_SIDE) -> Detect:
     """YuNet as a detector; it holds an open network and serves one thread. Raises ArtifactError, MissingError."""
     model = np.frombuffer(read_pulled(YUNET, path), np.uint8)
     if not hasattr(cv2, "FaceDetectorYN"):
-        raise MissingError(f"YuNet needs OpenCV 4.5.4 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
+        raise MissingError(f"YuNet needs OpenCV 4.9 or later, but this is {cv2.__version__}; run: {HAAR_COMMAND}")
     network: Any = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (max_side, max_side), YUNET_SCORE)
 
     def detect(rgb_u8: NDArray[np.uint8]) -> list[Detection]:

@@ -33,11 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import sha256_of
+from edge_stra.data import spread_indices
 from edge_stra.embeddings import unit_rows
 from edge_stra.gallery.open import open_gallery
 from edge_stra.gallery.store import Entry, Gallery, Maker
 from edge_stra.identities import DISTRACTOR, Crops, list_crops
-from edge_stra.pairs import calibrate, count_pairs, run_searches, share, spread
+from edge_stra.pairs import calibrate, count_pairs, run_searches, share
 from edge_stra.reid_view import MATCHES
 from edge_stra.sightings import Sighting
 from edge_stra.spec import DataError
@@ -99,7 +100,8 @@ def enrolment(crops: Crops, enrolled: NDArray[np.int64], times_s: NDArray[np.flo
         own = np.flatnonzero(crops.identities == identity)
         first = crops.cameras[own[times_s[own].argmin()]]
         from_first = own[crops.cameras[own] == first]
-        chosen.append(spread(from_first[np.argsort(times_s[from_first])], most))
+        in_time = from_first[np.argsort(times_s[from_first])]
+        chosen.append(in_time[spread_indices(len(in_time), most)])
     return np.concatenate(chosen)
 
 

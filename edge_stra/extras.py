@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from edge_stra import __version__
-
-SETUP = Path(__file__).parents[1] / "scripts" / "setup"  # of a clone; not in the wheel
+ROOT = Path(__file__).parents[1]  # of a clone, or site-packages
 
 
 def install_command(extra: str) -> str:
-    """The line that adds an extra ("onnx") to where this runs from: a clone, or a wheel.
+    """The line that adds an extra ("onnx") to the environment that this runs in.
 
-    Never by the project's bare name, which the package index does not know and anybody could register.
+    From the clone or the wheel that it came from, never by the project's bare name, which the package index does not
+    know and anybody could register.
     """
-    if SETUP.is_file():
-        return f"scripts/setup {extra}"
-    return f"pip install './edge_stra-{__version__}-py3-none-any.whl[{extra}]'"
+    pip = f'"{sys.executable}" -m pip install'
+    if (ROOT / "pyproject.toml").is_file():
+        return f'{pip} -e "{ROOT}[{extra}]"'
+    return f'{pip} "SOURCE[{extra}]", where SOURCE is the wheel or the clone that edge-stra was installed from'

@@ -15,6 +15,7 @@ from edge_stra.spec import DataError
 
 JUNK, DISTRACTOR = -1, 0  # identities of Market-1501's names that no query has
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"  # Market-1501's folders
+CAMERA = re.compile(r"_c(\d+)")  # anywhere in a name
 # 0002_c1s1_000451_03.jpg: identity, camera, sequence, frame, detection. DukeMTMC's 0005_c2_f0046985.jpg fits too.
 MARKET_NAME = re.compile(r"^(-1|\d+)_c(\d+)")
 
@@ -57,7 +58,7 @@ def list_crops(folder: Path) -> Crops:
         )
     refuse_market_root(folder, paths)
     identities = np.unique([path.parent.name for path in paths], return_inverse=True)[1] + 1
-    found = [re.search(r"_c(\d+)", path.stem) for path in paths]
+    found = [CAMERA.search(path.stem) for path in paths]
     cameras = [int(match[1]) if match else 0 for match in found]
     if any(match is None for match in found):
         if any(found):

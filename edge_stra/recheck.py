@@ -59,8 +59,8 @@ def recheck(path: Path, weights: str | None, pictures: Path | None) -> Recheck:
         raise ArtifactError(f"{path} must be of the task {usual.task}, as {usual.name} is, but is not; export it again")
     if weights is None and artifact.spec != usual:
         raise ArtifactError(
-            f"{path} must have the input and labels that {usual.name} has here, but has others; give its --weights if "
-            "it was exported with --spec, else export it again"
+            f"{path} must have the input, labels and network that {usual.name} has here, but has others; give its "
+            "--weights if it was exported with --spec, else export it again"
         )
     made_from, settings = read_origin(artifact)
     if weights is None and made_from is not None and is_random(made_from):

@@ -22,7 +22,7 @@ ODD = r",\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"  # files hold labels one a
 LABEL = re.compile(rf"[^\s{ODD}](?:[^{ODD}]{{0,62}}[^\s{ODD}])?")
 MOST_LABELS = 1000
 UNSURE = "unsure"  # what the apps call a face below their threshold
-SIZES = (32, 448)  # pixels of a side: what the tests and `benchmarks/scale.py` know to be exact
+SIZES = (32, 448)  # pixels of a side: what the tests and `benchmarks/scale.py` know to be exact, with the usual strides
 INPUT = ("size_hw", "color", "mean_rgb", "std_rgb")
 NETWORK = tuple(field.name for field in fields(NetworkSpec))
 

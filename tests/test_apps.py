@@ -349,6 +349,7 @@ def test_doctor_says_what_is_there_and_what_adds_the_rest(monkeypatch: pytest.Mo
     assert describe_package(("edge-stra-is-not-this",), "onnx") == absent
     monkeypatch.setattr("edge_stra.doctor.metadata.version", lambda name: None)  # a folder without metadata is left
     assert describe_package(("torch",), "onnx") == absent
+    report["packages"] = {name: {"version": "1"} for name in report["packages"]}
     for name in ("onnx", "onnxsim"):
         report["packages"][name] = absent
     report["packages"]["aiohttp"] = absent | {"extra": "pi", "install": install_command("pi")}

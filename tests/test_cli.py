@@ -19,7 +19,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from edge_stra import __version__
 from edge_stra.artifact import manifest_path
 from edge_stra.cli import main
 from edge_stra.commands.common import emit_json
@@ -263,10 +262,18 @@ def test_doctor_tells_what_is_installed_and_does_not_load(tmp_path: Path) -> Non
 
 def test_what_adds_a_package_is_never_the_bare_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody holds that name on the package index: whoever registers it would be installed."""
-    monkeypatch.setattr("edge_stra.extras.SETUP", tmp_path / "setup")
-    assert install_command("onnx") == f"pip install './edge_stra-{__version__}-py3-none-any.whl[onnx]'"
-    (tmp_path / "setup").touch()
-    assert install_command("onnx") == "scripts/setup onnx"
+    monkeypatch.setattr("edge_stra.extras.ROOT", tmp_path)
+    assert f'"{sys.executable}" -m pip install "SOURCE[onnx]", where SOURCE is' in install_command("onnx")
+    (tmp_path / "pyproject.toml").touch()
+    assert install_command("onnx") == f'"{sys.executable}" -m pip install -e "{tmp_path}[onnx]"'
+    root = Path(__file__).parents[1]
+    folders = [
+        root / name for name in ("edge_stra", "apps", "calibration", "converters", "training", "docs", "scripts")
+    ]
+    files = [p for f in folders for p in f.rglob("*") if p.suffix in (".py", ".md", "")] + [root / "README.md"]
+    bare = re.compile(r"pip install [^\n]*[ '\"]edge-stra\b(?!_)")
+    named = [p for p in files if p.is_file() and bare.search(p.read_text("utf-8", "replace"))]
+    assert len(files) > 100 and not named
 
 
 def test_doctor_tells_of_an_opencv_that_is_not_all_there(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 if find_spec("coremltools") is None:
-    pytest.skip("coremltools is not installed: pip install 'edge-stra[coreml]'", allow_module_level=True)
+    pytest.skip("coremltools is not installed; scripts/setup coreml", allow_module_level=True)
 
 from edge_stra.converters.coreml import MINIMUM_IOS, convert
 from edge_stra.converters.coreml_activations import levels

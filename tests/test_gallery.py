@@ -98,7 +98,7 @@ def test_what_power_loss_and_a_failed_rewrite_would_need(
     uri: str, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
     if key:
-        pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed: pip install 'edge-stra[encrypt]'")
+        pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed; scripts/setup encrypt")
         monkeypatch.setenv(KEY_VARIABLE, key)
     for _ in range(2):  # made, and opened again
         gallery: Any = open_gallery(uri, MAKER)
@@ -176,7 +176,7 @@ def test_an_empty_key_makes_no_plain_gallery(uri: str, tmp_path: Path, monkeypat
 
 
 def test_encrypted_files_tell_nothing(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed: pip install 'edge-stra[encrypt]'")
+    pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed; scripts/setup encrypt")
     monkeypatch.setenv(KEY_VARIABLE, "right 'key'")
     gallery = open_gallery(uri, MAKER)
     everybody = people(50)
@@ -203,7 +203,7 @@ def open_and_count(uri: str) -> int:
 def test_a_plain_file_is_not_taken_for_an_encrypted_one_but_can_be_copied(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed: pip install 'edge-stra[encrypt]'")
+    pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed; scripts/setup encrypt")
     gallery = open_gallery(uri, MAKER)
     gallery.add(people(5))
     gallery.close()
@@ -794,7 +794,7 @@ def test_a_real_model_finds_people_by_other_pictures(tmp_path: Path, monkeypatch
 
 def test_a_server_that_falls_silent_is_a_galleryerror() -> None:
     """What pymilvus lets through where no answer comes in time; the live app goes on after a GalleryError."""
-    pytest.importorskip("pymilvus", reason="pymilvus is not installed; run: pip install 'edge-stra[milvus]'")
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed; scripts/setup milvus")
     import grpc
 
     from edge_stra.gallery.milvus import MilvusGallery, faults_of, import_pymilvus

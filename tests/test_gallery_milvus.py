@@ -78,7 +78,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pytest.importorskip("pymilvus", reason="pymilvus is not installed: pip install 'edge-stra[milvus]'")
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed; scripts/setup milvus")
     python = os.environ.get(PYTHON_VARIABLE)
     if not python:
         pytest.skip(f"{PYTHON_VARIABLE} must name a Python that has milvus==2.3.5, to start a server")
@@ -111,7 +111,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         empty(running)
     else:
         if request.param == "sqlcipher":
-            pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed: pip install 'edge-stra[encrypt]'")
+            pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed; scripts/setup encrypt")
             monkeypatch.setenv(KEY_VARIABLE, 'it\'s "secret"')
         found = Place(f"sqlite:///{tmp_path}/gallery.db")
     yield found
@@ -471,7 +471,7 @@ def test_refuses_a_collection_of_others(server: Server) -> None:
 
 
 def test_no_server_is_one_line() -> None:
-    pytest.importorskip("pymilvus", reason="pymilvus is not installed: pip install 'edge-stra[milvus]'")
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed; scripts/setup milvus")
     with pytest.raises(
         GalleryError, match=r"milvus://127\.0\.0\.1:9 can't be used as a gallery: .*is it a Milvus server"
     ) as told:

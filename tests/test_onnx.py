@@ -23,9 +23,9 @@ from edge_stra.parity import compare, outputs_of
 from edge_stra.runtime_onnx import OnnxPredictor
 from edge_stra.spec import ArtifactError, DataError, InputSpec, MissingError, ModelSpec, Statistics
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'edge-stra[onnx]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'edge-stra[onnx]'")
-pytest.importorskip("onnxsim", reason="onnxsim is not installed: pip install 'edge-stra[onnx]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed; scripts/setup onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; scripts/setup onnx")
+pytest.importorskip("onnxsim", reason="onnxsim is not installed; scripts/setup onnx")
 
 if TYPE_CHECKING:
     from edge_stra.export import Exported

@@ -473,7 +473,7 @@ def find_mosquitto() -> str:
 
 @pytest.fixture
 def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    pytest.importorskip("paho.mqtt.enums", reason="paho-mqtt 2 is not installed; run: pip install 'edge-stra[mqtt]'")
+    pytest.importorskip("paho.mqtt.enums", reason="paho-mqtt 2 is not installed; scripts/setup mqtt")
     find_mosquitto()
     monkeypatch.setenv(PASSWORD_VARIABLE, "geheim")
     running = Broker(tmp_path)
@@ -564,7 +564,7 @@ def test_mqtt_with_a_wrong_password(
     ],
 )
 def test_mqtt_that_cannot_be_opened(url: str, topic: str, message: str) -> None:
-    pytest.importorskip("paho.mqtt.enums", reason="paho-mqtt 2 is not installed; run: pip install 'edge-stra[mqtt]'")
+    pytest.importorskip("paho.mqtt.enums", reason="paho-mqtt 2 is not installed; scripts/setup mqtt")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(OutputError, match=message) as caught:

@@ -209,6 +209,7 @@ def test_the_best_epoch_is_of_the_last_size(faces: Path, monkeypatch: pytest.Mon
 def test_the_mean_is_of_the_averages_after_the_last_epochs(last: int, first: int, faces: Path) -> None:
     recipe = small("fer", stages=[{"epochs": 3, "size": [32, 32]}], mean_of_last=last)
     run, states = run_of(recipe, faces, faces / "out"), []
+    run.trained = True
     extend = run.extend_mean
 
     def watched() -> None:
@@ -223,6 +224,12 @@ def test_the_mean_is_of_the_averages_after_the_last_epochs(last: int, first: int
         assert torch.allclose(mean[key], torch.stack([s[key] for s in states[first:]]).mean(0), atol=1e-6)
         assert not torch.allclose(mean[key], states[-1][key], atol=1e-5)
     assert json.loads((faces / "out" / "history.json").read_text())["mean"]["averages"] == last
+
+
+def test_a_random_head_is_not_taken_into_a_mean(faces: Path) -> None:
+    run = run_of(small("fer", mean_of_last=3), faces, faces / "out")
+    with pytest.raises(ModelError, match=r"trained weights of the model \(--init\), but is not; give at most 2"):
+        finish(run)
 
 
 @pytest.mark.parametrize(("score_of_mean", "kept"), [(70.0, "mean"), (50.0, "average")])

@@ -15,7 +15,7 @@ import pytest
 
 from edge_stra.scene import Controls, Scene
 
-pytest.importorskip("aiohttp", reason="aiohttp is not installed; pip install 'edge-stra[pi]'")
+pytest.importorskip("aiohttp", reason="aiohttp is not installed; scripts/setup pi")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
 
 from edge_stra.web.server import WebOutput  # noqa: E402

@@ -119,6 +119,11 @@ class Run:
 
     def begin(self) -> None:
         """What comes before the first step of a run that is not resumed."""
+        if self.recipe.mean_of_last > self.recipe.epochs and not self.trained:
+            raise ModelError(
+                f"mean_of_last {self.recipe.mean_of_last} takes in what the run begins from, which must be trained "
+                f"weights of the model (--init), but is not; give at most {self.recipe.epochs}"
+            )
         if self.ask:
             self.task.targets = self.ask()
         if self.trained:

@@ -87,7 +87,8 @@ def add(
     for picture in pictures:
         height, width = read_rgb(picture.path).shape[:2]  # all, before a gallery is made: a bad one leaves none behind
         if height < LEAST_ASPECT * width:
-            say(f"{picture.path} is {width}x{height}, wider than one standing person: crop it to one, and add it again")
+            note = "it is added all the same, crop such first"
+            say(f"{picture.path} is {width}x{height}, wider than one standing person; {note}")
     first = embed_picture(predictor, read_rgb(pictures[0].path))
     with closing(open_gallery(uri, maker_of(predictor.artifact, len(first)))) as kept:
         entries = [

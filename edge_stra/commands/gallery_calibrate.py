@@ -50,7 +50,7 @@ def calibrate(
     from edge_stra.faces import check_task
     from edge_stra.gallery.open import is_new_file, open_gallery
     from edge_stra.gallery.pictures import maker_of
-    from edge_stra.identities import list_crops
+    from edge_stra.identities import CAMERA, list_crops
     from edge_stra.pairs import calibrate as choose
     from edge_stra.pairs import count_pairs, run_searches
     from edge_stra.spec import DataError
@@ -62,7 +62,7 @@ def calibrate(
     opened = open_artifact(path)
     check_task(opened.spec, "reid")
     crops = list_crops(data)
-    if len(set(crops.cameras.tolist())) == len(crops) > 1:  # as many cameras as crops: no name told any
+    if not any(CAMERA.search(path.stem) for path in crops.paths):
         say(
             "no name holds a camera (like anna/x_c3_001.jpg), so every crop counts as one of its own: pictures of one "
             "moment flatter what is said of known people"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_stra.artifact import Artifact
 from edge_stra.data import list_pictures
 from edge_stra.gallery.store import Maker
-from edge_stra.identities import DISTRACTOR, MARKET_NAME, refuse_market_root
+from edge_stra.identities import CAMERA, DISTRACTOR, MARKET_NAME, refuse_market_root
 from edge_stra.spec import DataError
-
-CAMERA = re.compile(r"_c(\d+)")
 
 
 @dataclass(frozen=True)

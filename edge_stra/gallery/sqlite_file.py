@@ -221,8 +221,7 @@ def verify(connection: Any, path: Path) -> None:
         raise GalleryError(f"{path} must be a gallery of edge-stra, but is another SQLite file; correct --gallery")
     if version > SCHEMA_VERSION:
         raise GalleryError(
-            f"{path} is of version {version}, but this edge-stra knows up to {SCHEMA_VERSION}; upgrade: "
-            "pip install --upgrade edge-stra"
+            f"{path} is of version {version}, but this edge-stra knows up to {SCHEMA_VERSION}; take a newer one"
         )
     found = connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite@_%' ESCAPE '@'")
     if dict(found.fetchall()) != {**TABLES, **INDEXES}:

@@ -221,8 +221,8 @@ MOST_READ = 128  # window, and hidden channels of a mask: beyond it a small file
 def options_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What shapes tell of the StRA block in a network's weights: its arguments but `channels`.
 
-    {} where there is none, or one of shapes that no block has. `mode_interaction` has no weights of its own, and keeps
-    its default.
+    {} where there is none, or one of shapes that no block has. `mode_interaction` has no weights of its own: the
+    specification tells it.
     """
     block = next((key.removesuffix(LOGIT) for key in state if key.endswith(f".{LOGIT}")), None)
     if block is None:

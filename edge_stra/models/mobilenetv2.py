@@ -1,8 +1,8 @@
 """MobileNetV2 with a slot: the 3x3 depthwise conv of the last inverted residual may be an attention block.
 
-Source: Sandler et al., arXiv 1801.04381, table 2; the StRA variant: arXiv 2106.06672, section 4. The last
-stage keeps stride 1. Parameter names follow the common `features.N.conv.M` numbering, so that ImageNet
-feature weights load unchanged.
+Source: Sandler et al., arXiv 1801.04381, table 2; the StRA variant: arXiv 2106.06672, section 4. The
+160-channel stage keeps stride 1 unless told otherwise. Parameter names follow the common `features.N.conv.M`
+numbering, so that ImageNet feature weights load unchanged.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from edge_stra.models.attention import StRA, diversity_loss
 
-# expansion t, output channels c, repeats n, stride s. The 160-channel stage has stride 1 here (paper, section 4).
-LAST_STAGE = 5
+# expansion t, output channels c, repeats n, stride s. That of the 160-channel stage is an argument of the network.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1))
+LAST_STAGE = 5  # index of the 160-channel stage: stride 1 here (paper, section 4), 2 in the usual MobileNetV2
 EMBEDDING_SIZE = 512
 
 Slot = Callable[[int], nn.Module]

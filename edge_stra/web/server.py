@@ -115,13 +115,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 def own_address() -> str | None:
     """This machine's IPv4 address on its way out, which a phone can open where the bare name resolves for nobody."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))  # of RFC 5737, nobody's; a datagram socket sends nothing here
-        except OSError:  # no network
-            return None
-        address: str = probe.getsockname()[0]
-        return address
+            address: str = probe.getsockname()[0]
+            return address
+    except OSError:  # no network, or none of this kind
+        return None
 
 
 def shown(host: str) -> str:
