@@ -37,6 +37,11 @@ The strip is as high as the map needs: one strip for a small map, four rows for 
  5. The scale gamma of that BN goes into the value conv; z is taken back from gamma * z where modes meet,
     and <z, s> is taken with z / gamma.
  6. The scales of both gates' BN are multiplied into z and z', which are D numbers, not into <z, s>, which is N.
+ 7. Values and the mask's hidden values leave one conv and share one int8 scale, but not one range: where BN's
+    statistics say that these are far apart, the hidden ones are taken 2^k times as large, and divided before tanh.
+
+        |..... values .....|                  |..... values .....|
+        |.................... hidden ....|    |.. hidden ..|           one scale for both, without and with 2^-2
 """
 
 from __future__ import annotations
@@ -59,6 +64,11 @@ MIN_SQUARED_NORM = 1e-24
 MIN_GAMMA_RATIO = 1e-4
 """Below this ratio of the smallest to the largest gamma, step 5 would lose digits; the scale stays a multiply."""
 
+MIN_RANGE_STEPS = 1.5
+"""Powers of two between values and hidden values from which step 7 is worth the multiply that it takes."""
+MAX_RANGE_STEPS = 12
+"""Beyond this a network is damaged or made up, and half floats would overflow."""
+
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of a conv that does what `conv` followed by `norm` does in evaluation mode."""
@@ -74,6 +84,31 @@ def affine_of(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     scale = norm.weight.double() / (var.double() + norm.eps).sqrt()
     shift = norm.bias.double() - mean.double() * scale
     return scale.to(norm.weight).detach(), shift.to(norm.weight).detach()
+
+
+def rms_after(norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor | None) -> float:
+    """Root mean square of what BN scales, before its shift, by its statistics; without the bias of the conv before."""
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None
+    scale, _ = affine_of(norm)
+    mean = mean if bias is None else mean - bias.detach()
+    return float((scale.double().square() * (var.double() + mean.double().square())).mean().sqrt())
+
+
+def hidden_range(mode: ModeAttention, norm: nn.BatchNorm2d | None) -> float:
+    """The power of two that brings the mask's hidden values to the size of the values (step 7); 1 where they are near.
+
+    The values' size is taken from the BN behind the block, whose input is mostly the local attention.
+    """
+    if norm is None:
+        return 1.0
+    first, first_norm = mode.mask[0], mode.mask[1]
+    assert isinstance(first, nn.Conv2d) and isinstance(first_norm, nn.BatchNorm2d)
+    values, hidden = rms_after(norm, None), rms_after(first_norm, first.bias)
+    if not (values > 0 and hidden > 0):
+        return 1.0
+    steps = math.log2(values / hidden)
+    return 2.0 ** round(steps) if MIN_RANGE_STEPS <= abs(steps) <= MAX_RANGE_STEPS else 1.0
 
 
 def conv_of(weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> nn.Conv2d:
@@ -200,15 +235,18 @@ class FastModeAttention(nn.Module):
     inverse: Tensor | None
     beta: Tensor | None
 
-    def __init__(self, mode: ModeAttention, channels: int, gamma: Tensor, beta: Tensor | None) -> None:
+    def __init__(
+        self, mode: ModeAttention, channels: int, gamma: Tensor, beta: Tensor | None, hidden_range: float
+    ) -> None:
         super().__init__()
+        self.hidden_range = hidden_range
         groups = mode.modes
         depth = channels // groups
         self.interact = FastInteraction() if mode.interaction else nn.Identity()
         first, first_norm, _, last, last_norm = mode.mask
         weight, bias = fold_batch_norm(first, first_norm)  # type: ignore[arg-type]
         self.hidden = len(weight) // groups
-        self.first_weight = weight.view(groups, self.hidden, depth)  # for the value conv (step 3)
+        self.first_weight = weight.view(groups, self.hidden, depth) * hidden_range  # for the value conv (steps 3, 7)
         self.register_buffer("mask_bias", bias.view(groups, 1, self.hidden))
         weight, _ = fold_batch_norm(last, last_norm)  # type: ignore[arg-type]
         self.register_buffer("mask_weight", weight.view(groups, 1, self.hidden).transpose(1, 2).contiguous())
@@ -226,6 +264,8 @@ class FastModeAttention(nn.Module):
     def forward(self, local: Tensor, hidden: Tensor) -> Tensor:
         """local: gamma * S [G, N, D]; returns what is to be added to it, [G, N, D]."""
         groups, nodes, _ = local.shape
+        if self.hidden_range != 1:
+            hidden = hidden * (1 / self.hidden_range)
         mask = (torch.tanh(hidden + self.mask_bias) @ self.mask_weight).reshape(groups, 1, nodes).softmax(dim=2)
         scaled_z = (mask.reshape(groups, nodes, 1) * local).sum(dim=1, keepdim=True)  # gamma * z, (g, 1, d)
         z = scaled_z if self.inverse is None else scaled_z * self.inverse
@@ -275,7 +315,8 @@ class FastStRA(nn.Module):
         parts = [weight * inner.view(self.modes, self.depth, 1)]
         self.mode = None
         if stra.mode is not None:
-            self.mode = FastModeAttention(stra.mode, stra.channels, inner, None if separate else beta)
+            scale = hidden_range(stra.mode, norm if not separate else None)
+            self.mode = FastModeAttention(stra.mode, stra.channels, inner, None if separate else beta, scale)
             parts.append(self.mode.first_weight @ weight)  # step 3
         self.value = conv_of(torch.cat(parts, 1).flatten(0, 1)[:, :, None, None], None, like=stra.value)
         rows = strip_rows or choose_strip_rows(*size_hw, stra.window)

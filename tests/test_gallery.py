@@ -238,7 +238,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "header alone": (lambda p: p.write_bytes(b"SQLite format 3\0" + bytes(5000)), "can't be used as a gallery"),
     "cut": (lambda p: p.write_bytes(p.read_bytes()[:9000]), "disk image is malformed"),
     "another database": (lambda p: (p.unlink(), damage("CREATE TABLE t (x)")(p)), "is another SQLite file"),
-    "newer": (damage("PRAGMA user_version = 2"), "version 2, but this edge-stra knows up to 1; upgrade"),
+    "newer": (damage("PRAGMA user_version = 2"), "version 2, but this edge-stra knows up to 1; take a newer one"),
     "a trigger": (
         damage("CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries; END"),
         "holds others; it was changed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -160,6 +161,28 @@ def test_the_scale_stays_a_multiply_only_where_it_must(live: Live, gamma: str, s
     with torch.no_grad():
         block[1].weight.copy_(GAMMAS[gamma](block[1].weight))
     assert (FastStRA(block[0], (6, 6), block[1]).gamma is not None) == separate
+
+
+@pytest.mark.parametrize("factor", [2.0**-7, 2.0**-4, 1.0, 2.0**4, 2.0**7])
+def test_hidden_values_of_the_mask_share_a_range_with_the_values(live: Live, images: Images, factor: float) -> None:
+    """They leave one conv, and in int8 one scale: 16 times as large, the hidden ones would leave the values 4 bits."""
+    block = block_and_norm(live, 64, (6, 6), torch.float64)
+    block[0].mode.mask[1].weight.data *= factor
+    fast = FastStRA(block[0], (6, 6), block[1]).eval()
+    x = images((1, 64, 6, 6), torch.float64)
+    assert relative_error(fast(x), block(x)) <= BLOCK_TOLERANCE[torch.float64]
+    values, hidden = fast.value(x).view(8, -1, 36).split([8, fast.mode.hidden], dim=1)
+    assert abs(float(torch.log2(values.square().mean().sqrt() / hidden.square().mean().sqrt()))) < 2
+    assert math.frexp(fast.mode.hidden_range)[0] == 0.5  # a power of two: nothing is rounded
+    assert (fast.mode.hidden_range == 1) is (factor == 1)
+
+
+@pytest.mark.parametrize("statistics", [0.0, 1e30])
+def test_statistics_that_tell_no_range_change_none(live: Live, statistics: float) -> None:
+    block = block_and_norm(live, 64, (6, 6), torch.float64)
+    block[0].mode.mask[1].weight.data *= statistics
+    fast = FastStRA(block[0], (6, 6), block[1]).eval()
+    assert fast.mode.hidden_range == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-6, 100.0])
