@@ -33,6 +33,7 @@ from edge_stra.apps.panel import (
 from numpy.typing import NDArray
 
 from edge_stra.artifact import check_output
+from edge_stra.confusion import drawable
 from edge_stra.detections import Detection
 from edge_stra.faces import Expression
 from edge_stra.preprocess import read_rgb
@@ -287,7 +288,7 @@ def lines(texts: Sequence[str], width: int) -> Picture:
 
 def shortened(text: str, row: int, width: int) -> str:
     """The text, its middle left out as far as it must be to fit. OpenCV's font has ASCII only: the rest becomes ?."""
-    text = text.encode("ascii", "replace").decode()
+    text = drawable(text)
     kept = len(text)
     short = text
     while text_width(short, row) > width and kept > 8:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_stra.confusion import CAP_HEIGHT, FONT, drawable
 from edge_stra.faces import Expression
 
 Rgb = tuple[int, int, int]
@@ -31,8 +32,6 @@ LIGHT: Rgb = (242, 244, 248)
 QUIET: Rgb = (176, 183, 194)
 TRACK: Rgb = (80, 86, 99)
 PANEL_ALPHA, SOLID = 212, 255  # of 255: the picture stays visible behind a panel
-FONT = cv2.FONT_HERSHEY_DUPLEX
-CAP_HEIGHT = 22.0  # of FONT at scale 1, in pixels
 ROW_MIN, ROW_MAX = 13, 64  # height of one bar's row in pixels; below 13 its text can't be read
 
 
@@ -64,11 +63,6 @@ def text_width(text: str, row: int) -> int:
     fine_row = row * fineness(row)
     size, _ = cv2.getTextSize(drawable(text), FONT, text_scale(0.5 * fine_row), text_weight(fine_row))
     return math.ceil(size[0] / fineness(row))
-
-
-def drawable(text: str) -> str:
-    """OpenCV's font has ASCII only, and would draw a question mark for each byte of another letter, not one."""
-    return text.encode("ascii", "replace").decode()
 
 
 def text_weight(fine_row: int) -> int:

@@ -22,7 +22,7 @@ OPENCV_WHEELS = tuple(
     f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")
 )
 # The extras, and what each is for. Whatever a device lacks beyond the first is not told as a fault.
-EXTRAS = {
+PURPOSES = {
     "pi": "apps and artifacts on a device",
     "mqtt": "events by MQTT",
     "milvus": "galleries on a Milvus server",
@@ -219,7 +219,7 @@ def render(report: dict[str, Any]) -> str:
 def package_rows(packages: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """A line for each package that is there or that a device needs; the others by what they are for."""
     rows = [(name, found["version"] or missing(found)) for name, found in packages.items() if listed(found)]
-    for extra, purpose in EXTRAS.items():
+    for extra, purpose in PURPOSES.items():
         absent = [name for name, found in packages.items() if not listed(found) and found["extra"] == extra]
         if absent:
             lack = f"lacks {', '.join(absent)}; run: {install_command(extra)}"
