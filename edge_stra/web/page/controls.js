@@ -3,7 +3,11 @@ import { byId, percent } from "/words.js";
 
 const PAUSE_MS = 80; // while a slider moves, the app hears of it this often
 const NOTICE_MS = 6000;
-export const settings = {};
+const ANSWER_MS = 10000; // an app that takes longer than this to answer is out of reach
+export const settings = {}; // as the app last told them
+// What was set here is shown as if granted until the app has answered: news that left before it must not undo it.
+let wanted = {}; // not sent yet
+let asked = null; // sent and not answered; one request at a time, so that the app hears wishes in their order
 let facesShown = null;
 let timer = 0;
 let dueAt = 0;
@@ -15,25 +19,26 @@ export function showSettings(snapshot) {
   const ended = settings.recording && !news.recording;
   if (news.notice && (ended || news.notice !== settings.notice)) tell(news.notice);
   Object.assign(settings, news);
+  const shown = { ...settings, ...asked, ...wanted };
   const slider = byId("threshold");
   const [low, high] = settings.threshold_range;
   slider.min = low;
   slider.max = high;
   slider.step = (high - low) / 100;
-  if (!timer && !slider.matches(":active")) slider.value = settings.threshold; // not under the finger
+  if (!slider.matches(":active")) slider.value = shown.threshold; // not under the finger
   showThreshold();
   const model = byId("model");
   byId("model-field").hidden = settings.models.length < 2;
   if ([...model.options].map((o) => o.value).join("\n") !== settings.models.join("\n")) {
     model.replaceChildren(...settings.models.map((name) => new Option(name, name)));
   }
-  model.value = settings.model;
-  byId("privacy").checked = settings.privacy;
+  model.value = shown.model;
+  byId("privacy").checked = shown.privacy;
   byId("attention-field").hidden = settings.attention === null;
-  byId("attention").checked = settings.attention === true;
+  byId("attention").checked = shown.attention === true;
   const record = byId("record");
-  record.setAttribute("aria-pressed", String(settings.recording));
-  record.querySelector("span").textContent = settings.recording ? "Stop recording" : "Start recording";
+  record.setAttribute("aria-pressed", String(shown.recording));
+  record.querySelector("span").textContent = shown.recording ? "Stop recording" : "Start recording";
 }
 
 /** Words the threshold for faces or for people. */
@@ -60,35 +65,56 @@ export function tell(text) {
   noticeTimer = setTimeout(() => (byId("notice").hidden = true), NOTICE_MS);
 }
 
-async function ask(wish) {
+function ask(wish) {
+  Object.assign(wanted, wish);
+  send();
+}
+
+async function send() {
+  if (asked) return; // what comes meanwhile goes with the next request
+  while (Object.keys(wanted).length) {
+    [asked, wanted] = [wanted, {}];
+    let trouble = "";
+    const answer = await post(asked).catch((error) => {
+      const away = error instanceof TypeError || error.name === "AbortError";
+      trouble = away ? "The app can't be reached; nothing was changed." : error.message;
+      return settings; // back to what holds
+    });
+    asked = null;
+    if (answer.models) showSettings(answer);
+    if (trouble) tell(trouble);
+  }
+}
+
+async function post(wishes) {
+  const patience = new AbortController();
+  const limit = setTimeout(() => patience.abort(), ANSWER_MS);
   try {
     const answer = await fetch("/api/controls", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(wish),
+      body: JSON.stringify(wishes),
+      signal: patience.signal,
     });
     const content = await answer.json();
     if (!answer.ok) throw new Error(content.error);
-    showSettings(content);
-  } catch (error) {
-    if (settings.models) showSettings(settings); // back to what holds
-    tell(error instanceof TypeError ? "The app can't be reached; nothing was changed." : error.message);
+    return content;
+  } finally {
+    clearTimeout(limit);
   }
 }
 
 byId("threshold").addEventListener("input", () => {
   showThreshold();
+  wanted.threshold = Number(byId("threshold").value);
   clearTimeout(timer);
   const now = performance.now();
   if (dueAt < now) dueAt = now + PAUSE_MS;
-  timer = setTimeout(() => {
-    timer = 0;
-    ask({ threshold: Number(byId("threshold").value) });
-  }, dueAt - now);
+  timer = setTimeout(send, dueAt - now);
 });
 for (const name of ["privacy", "attention"]) {
   byId(name).addEventListener("change", (event) => ask({ [name]: event.target.checked }));
 }
 byId("model").addEventListener("change", (event) => ask({ model: event.target.value }));
-byId("record").addEventListener("click", () => ask({ recording: !settings.recording }));
+byId("record").addEventListener("click", () => ask({ recording: byId("record").getAttribute("aria-pressed") !== "true" }));
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
