@@ -18,9 +18,9 @@ from click.testing import CliRunner, Result
 
 from edge_stra.artifact import Artifact
 from edge_stra.cli import main
-from edge_stra.delegate_rules import DELEGATES, EDGE_TPU, GPU, XNNPACK
-from edge_stra.graph import OPTIONS, Graph, Operator, Reader, Tensor, read_graph
-from edge_stra.inspect_graph import Findings, count_macs, examine, inspect, partition, report
+from edge_stra.delegates.graph import OPTIONS, Graph, Operator, Reader, Tensor, read_graph
+from edge_stra.delegates.partitions import Findings, count_macs, examine, inspect, partition, report
+from edge_stra.delegates.rules import DELEGATES, EDGE_TPU, GPU, XNNPACK
 from edge_stra.runtime import Predictor, delegated
 from edge_stra.spec import ArtifactError, InputSpec, ModelSpec
 from edge_stra.synthetic import face_pictures
@@ -856,8 +856,8 @@ def test_an_operator_that_fails_while_it_runs_is_one_line(tmp_path: Path) -> Non
 def test_inspection_needs_the_schema_alone(tmp_path: Path) -> None:
     """What a Raspberry Pi has: no torch; and nothing is run, so no OpenCV either."""
     code = (
-        "import sys; from pathlib import Path; from edge_stra import inspect_graph, inspect_table; "
-        "inspect_table.render(inspect_graph.inspect(Path(sys.argv[1])), ['xnnpack'], True); "
+        "import sys; from pathlib import Path; from edge_stra.delegates import partitions, table; "
+        "table.render(partitions.inspect(Path(sys.argv[1])), ['xnnpack'], True); "
         "print(*{m.split('.')[0] for m in sys.modules})"
     )
     words = [sys.executable, "-c", code, str(one_operator(tmp_path))]

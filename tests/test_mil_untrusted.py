@@ -18,12 +18,12 @@ from click.testing import CliRunner
 
 from edge_stra.artifact import Artifact
 from edge_stra.cli import main
+from edge_stra.delegates.neural_engine import examine
 from edge_stra.mil import load_executor, open_package
 from edge_stra.mil.executor import OPERATORS  # which registers them
 from edge_stra.mil.inputs import read_inputs
 from edge_stra.mil.report import weights_of
 from edge_stra.mil.weights import METADATA
-from edge_stra.neural_engine import examine
 from edge_stra.quiet import quiet_tools
 from edge_stra.runtime_coreml import CoreMLPredictor, digest, labels_of
 from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec

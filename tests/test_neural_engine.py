@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_stra.cli import main
-from edge_stra.neural_engine import PRINCIPLES, examine
+from edge_stra.delegates.neural_engine import PRINCIPLES, examine
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import ArtifactError
 

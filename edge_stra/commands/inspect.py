@@ -33,7 +33,7 @@ def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None,
       edge-stra inspect out/mobilenetv2_stra.fer.int8-full.tflite --delegate edgetpu --operators
     """
     if artifact.suffix == ".mlpackage":
-        from edge_stra import neural_engine
+        from edge_stra.delegates import neural_engine
 
         seen = neural_engine.examine(artifact)
         emit(neural_engine.report(seen), as_json, neural_engine.render(seen))
@@ -42,13 +42,13 @@ def inspect(artifact: Path, delegate: str, operators: bool, fail_on: str | None,
         return
     if artifact.suffix == ".onnx":
         raise ArtifactError(f"{artifact} must be a .tflite file or a .mlpackage: there are no rules for ONNX runtimes")
-    from edge_stra import inspect_graph, inspect_table
+    from edge_stra.delegates import partitions, table
 
-    found = inspect_graph.inspect(artifact)
+    found = partitions.inspect(artifact)
     chosen = list(found.findings) if delegate == "all" else [delegate]
     if as_json:
-        emit_json(inspect_graph.report(found))
+        emit_json(partitions.report(found))
     else:
-        emit_text(inspect_table.render(found, chosen, operators))
+        emit_text(table.render(found, chosen, operators))
     if fail_on is not None:
         found.check(chosen)

@@ -1,12 +1,12 @@
-"""What `edge_stra.inspect_graph` found, as lines for a terminal."""
+"""What `edge_stra.delegates.partitions` found, as lines for a terminal."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
 
-from edge_stra.graph import Tensor
-from edge_stra.inspect_graph import Findings, Inspection, count_macs, measure_whole
+from edge_stra.delegates.graph import Tensor
+from edge_stra.delegates.partitions import Findings, Inspection, count_macs, measure_whole
 
 SHOWN = 4
 """So many operators of one name and reason are pointed to; the rest are counted."""

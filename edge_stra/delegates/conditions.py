@@ -1,4 +1,4 @@
-"""The words that the tables of `edge_stra.delegate_rules` are written in.
+"""The words that the tables of `edge_stra.delegates.rules` are written in.
 
 A condition takes an operator and gives None where it holds, else the reason why a delegate leaves the operator.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
-from edge_stra.graph import Operator, Tensor
+from edge_stra.delegates.graph import Operator, Tensor
 
 Condition = Callable[[Operator], str | None]
 Places = tuple[str, ...]

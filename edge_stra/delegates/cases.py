@@ -1,8 +1,8 @@
-"""Conditions of single operators, for the tables of `edge_stra.delegate_rules`: None, or why the operator is left."""
+"""Conditions of single operators, for the tables of `edge_stra.delegates.rules`: None, or why the operator is left."""
 
 from __future__ import annotations
 
-from edge_stra.delegate_conditions import (
+from edge_stra.delegates.conditions import (
     FLOAT,
     Q8,
     Condition,
@@ -13,7 +13,7 @@ from edge_stra.delegate_conditions import (
     scale_of,
     tensor_at,
 )
-from edge_stra.graph import Operator, Tensor
+from edge_stra.delegates.graph import Operator, Tensor
 
 SOFTMAX_LIMIT = 16_000
 

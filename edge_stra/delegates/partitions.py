@@ -9,9 +9,9 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from edge_stra.delegate_conditions import applies
-from edge_stra.delegate_rules import DELEGATES, PARTITIONS, XNNPACK, Delegate
-from edge_stra.graph import Graph, Operator, Tensor, distinct, read_graph
+from edge_stra.delegates.conditions import applies
+from edge_stra.delegates.graph import Graph, Operator, Tensor, distinct, read_graph
+from edge_stra.delegates.rules import DELEGATES, PARTITIONS, XNNPACK, Delegate
 from edge_stra.spec import ArtifactError
 
 UNPACKED = ("float16", "int8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_stra.delegate_cases import (
+from edge_stra.delegates.cases import (
     conv_groups,
     depth_multiplier,
     edge_concatenation,
@@ -33,7 +33,7 @@ from edge_stra.delegate_cases import (
     slice_lengths,
     split_outputs,
 )
-from edge_stra.delegate_conditions import (
+from edge_stra.delegates.conditions import (
     EVERY,
     F32,
     FLOAT,
