@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from edge_stra.artifact import open_artifact
-from edge_stra.bench import WARM_UP, interleave
-from edge_stra.bench_probe import drawn_input
+from edge_stra.bench.probe import drawn_input
+from edge_stra.bench.rounds import WARM_UP, interleave
 from edge_stra.doctor import describe_delegate
 from edge_stra.export import Request, export
 from edge_stra.runtime import Predictor, find_runtime

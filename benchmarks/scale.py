@@ -30,7 +30,7 @@ from scale_probe import runner
 from scale_report import BATCHES, Point, fits, plot, render, sweeps
 from torch import nn
 
-from edge_stra.bench import interleave
+from edge_stra.bench.rounds import interleave
 from edge_stra.doctor import describe_cpu
 from edge_stra.fast_attention import FastStRA
 from edge_stra.models.attention import StRA

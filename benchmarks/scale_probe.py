@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from edge_stra.bench_probe import peak_bytes, reset_peak
+from edge_stra.bench.probe import peak_bytes, reset_peak
 
 
 def runner(path: Path) -> Callable[[], object]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.bench_svg import WIDTH, frame, label, path
 from edge_stra.data import spread_indices
 from edge_stra.pairs import PairCounts, Searches
+from edge_stra.svg import WIDTH, frame, label, path
 
 LEFT, RIGHT, TOP, BOTTOM = 70, WIDTH - 36, 46, 450  # user units; the frame around the curves
 LEAST = 1e-4  # of false accepts, at the left edge; the axis is logarithmic

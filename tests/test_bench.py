@@ -17,9 +17,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_stra import bench as bench_module
-from edge_stra import bench_machine, operator_times
-from edge_stra.bench import (
+from edge_stra.bench import machine as bench_machine
+from edge_stra.bench import operator_times
+from edge_stra.bench import rounds as bench_module
+from edge_stra.bench.machine import Snapshot
+from edge_stra.bench.page import page
+from edge_stra.bench.probe import ask, peak_bytes
+from edge_stra.bench.rounds import (
     LEAST_RUNS,
     RUNS,
     WARM_UP,
@@ -33,16 +37,13 @@ from edge_stra.bench import (
     paired_ratio,
     timing,
 )
-from edge_stra.bench_machine import Snapshot
-from edge_stra.bench_page import page
-from edge_stra.bench_probe import ask, peak_bytes
-from edge_stra.bench_svg import dots, ticks
-from edge_stra.bench_text import render
+from edge_stra.bench.text import render
 from edge_stra.cli import main
 from edge_stra.commands.bench import bench as command
 from edge_stra.export import Request, export
 from edge_stra.shipped import shipped_artifacts
 from edge_stra.spec import DataError
+from edge_stra.svg import dots, ticks
 
 if TYPE_CHECKING:
     from edge_stra.export import Exported
@@ -376,7 +377,7 @@ def test_the_commands_numbers_are_the_modules() -> None:
 def test_the_profiler_sees_every_operator(exported: Exported) -> None:
     """The output of LiteRT's compiled model is the interpreter's, and its events name convolutions in each run."""
     code = (
-        "import sys; from pathlib import Path; from edge_stra import operator_times as o\n"
+        "import sys; from pathlib import Path; from edge_stra.bench import operator_times as o\n"
         "p = o.Profiled(o.find_library(), Path(sys.argv[1]), 1)\n"
         "times, events = p.profile(3); n = len(events) // 3\n"
         "assert [e[:2] for e in events] == [e[:2] for e in events[:n]] * 3\n"
@@ -418,7 +419,7 @@ def test_a_failing_process_is_no_figure(tmp_path: Path) -> None:
 
 def test_bench_needs_no_torch() -> None:
     code = (
-        "import edge_stra.bench, edge_stra.bench_page, edge_stra.operator_times, sys\n"
+        "import edge_stra.bench.rounds, edge_stra.bench.page, edge_stra.bench.operator_times, sys\n"
         "print(*{m.split('.')[0] for m in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

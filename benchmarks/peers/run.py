@@ -32,7 +32,7 @@ from table import PEERS, PRECISIONS, Row, rows
 from worker import HERE, LOAD_SECONDS, Worker, WorkerFailed, why
 
 from edge_stra import __version__
-from edge_stra.bench_machine import snapshot
+from edge_stra.bench.machine import snapshot
 from edge_stra.doctor import describe_cpu
 from edge_stra.parity import Array, sqnr_db
 

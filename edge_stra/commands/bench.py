@@ -46,8 +46,8 @@ def bench(
       edge-stra bench out/mobilenetv2_stra.fer.int8.tflite --threads 4 --runs 1000 --json
     """
     from edge_stra.artifact import check_output, write_atomically
-    from edge_stra.bench import bench as run_bench
-    from edge_stra.bench_text import render
+    from edge_stra.bench.rounds import bench as run_bench
+    from edge_stra.bench.text import render
 
     if html is not None:
         if html.suffix.lower() not in (".html", ".htm"):
@@ -56,7 +56,7 @@ def bench(
     report = run_bench(artifacts, baseline, threads, runs, warm_up, bar("runs"))
     emit(report, as_json, render(report))  # before the page: the figures stay where it can't be written
     if html is not None:
-        from edge_stra.bench_page import page
+        from edge_stra.bench.page import page
 
         write_atomically(html, page(report).encode())
         say(f"page: {html}")

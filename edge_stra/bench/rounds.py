@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra import __version__, bench_machine
+from edge_stra import __version__
 from edge_stra.artifact import Artifact, open_artifact
-from edge_stra.bench_probe import ask, drawn_input, unmeasured
-from edge_stra.bench_text import percent
+from edge_stra.bench import machine
+from edge_stra.bench.probe import ask, drawn_input, unmeasured
+from edge_stra.bench.text import percent
 from edge_stra.doctor import describe_cpu, describe_delegate
 from edge_stra.quiet import quiet_tools
 from edge_stra.runtime import make_predictor
@@ -188,27 +189,27 @@ def bench(
             f"{packages[0]} can't be timed here: Core ML runs on Apple's systems alone, and what computes it elsewhere "
             "is made to be right, not fast; give .tflite or .onnx files"
         )
-    before = bench_machine.snapshot()
+    before = machine.snapshot()
     with quiet_tools():
         predictors = [make_predictor(artifact, threads) for artifact in artifacts]
     work = [partial(predictor, drawn_input(predictor.spec)) for predictor in predictors]
     interleave(work, warm_up)
-    warm = bench_machine.snapshot()
+    warm = machine.snapshot()
     times = interleave(work, runs, progress=progress)  # (runs, artifacts)
-    after = bench_machine.snapshot()
+    after = machine.snapshot()
     rows = [
         describe(artifact, name, times[:, column], times[:, 0] if baseline and column else None)
         | {"runtime": with_version(predictor.runtime_name)}
         | look_inside(artifact, threads, probe)
         for column, (artifact, name, predictor) in enumerate(zip(artifacts, labels(chosen), predictors, strict=True))
     ]
-    machine = bench_machine.find_warnings(before, warm, after, times.size)
+    noise = machine.find_warnings(before, warm, after, times.size)
     return {
         "edge_stra": __version__,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": {"threads": threads, "runs": runs, "warm_up": warm_up, "baseline": baseline and rows[0]["name"]},
-        "conditions": describe_conditions() | bench_machine.describe(before, warm, after),
-        "warnings": machine + find_warnings(rows, threads),
+        "conditions": describe_conditions() | machine.describe(before, warm, after),
+        "warnings": noise + find_warnings(rows, threads),
         "artifacts": rows,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_stra.bench_machine import render as render_machine
+from edge_stra.bench.machine import render as render_machine
 
 COLUMNS = (
     "median ms", "p90 ms", "min ms", "noise %", "ratio (95 % interval)", "load ms", "memory MB", "file MB", "parts",

@@ -9,9 +9,9 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from edge_stra.bench_svg import Bar, bars, dots, intervals
-from edge_stra.bench_text import COLUMNS, cells, conditions, kind_name, operator_line, percent, ratio_text
+from edge_stra.bench.text import COLUMNS, cells, conditions, kind_name, operator_line, percent, ratio_text
 from edge_stra.quiet import shown
+from edge_stra.svg import Bar, bars, dots, intervals
 
 KINDS = 8  # of operators that a drawing shows
 STYLE = """

@@ -1,6 +1,6 @@
 """What is measured in a process of its own: load time, memory, and the time of each operator.
 
-    python -m edge_stra.bench_probe load|operators ARTIFACT THREADS
+    python -m edge_stra.bench.probe load|operators ARTIFACT THREADS
 
 A fresh process owes nothing to what was loaded before, and a crash of native code there ends nothing else. It prints
 one line of JSON.
@@ -33,9 +33,9 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def ask(what: str, artifact: Path, threads: int) -> dict[str, Any]:
     """The answer of a fresh process, with "measured": true; or false and a note that says why there is none."""
-    command = [sys.executable, "-m", "edge_stra.bench_probe", what, str(artifact.absolute()), str(threads)]
+    command = [sys.executable, "-m", "edge_stra.bench.probe", what, str(artifact.absolute()), str(threads)]
     # -m looks for modules in the working folder first, where a user may have a json.py, or another version of ours.
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True, cwd=folder)
         answer = json.loads(done.stdout.decode().splitlines()[-1])
@@ -131,7 +131,7 @@ def main() -> None:
     if what == "load":
         answer = measure_load(path, threads)
     else:
-        from edge_stra.operator_times import measure_operators
+        from edge_stra.bench.operator_times import measure_operators
 
         answer = measure_operators(path, threads)
     print(json.dumps(answer))

@@ -5,7 +5,7 @@ The Python interpreter of ai-edge-litert has no profiler, but libLiteRt.so in it
 model: the same XNNPACK with the same kernels, but not the same front end as `edge_stra.runtime`. Two checks stand
 between that and a figure: the output must be the interpreter's, and the operators must add up to the inference.
 
-The C API may change: call this in a process of its own (`edge_stra.bench_probe`). Times come in whole microseconds.
+The C API may change: call this in a process of its own (`edge_stra.bench.probe`). Times come in whole microseconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import open_artifact
-from edge_stra.bench_probe import drawn_input, unmeasured
+from edge_stra.bench.probe import drawn_input, unmeasured
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import Predictor, quantize_array
 

@@ -1,0 +1,1 @@
+"""Latency, memory, load time and operators of artifacts, measured side by side."""
