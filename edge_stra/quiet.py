@@ -56,6 +56,11 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def without_secret(text: str) -> str:
+    """What somebody typed where a URL may be meant: without what stands before an @, a user and a password."""
+    return "..." + text[text.rindex("@") :] if "@" in text else text
+
+
 def printable(text: str) -> str:
     """Encodable lines that a terminal only shows: a mark for each control character but line breaks and tabs.
 

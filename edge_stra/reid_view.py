@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from edge_stra.apps.privacy import hide
 from edge_stra.apps.reid import embed_picture, unit_vector
 from edge_stra.detections import Detect, Detection, RectXywh, check_picture
 from edge_stra.faces import Predicts, check_task
+from edge_stra.gallery.naming import name_prefix
 from edge_stra.gallery.store import Entry, Gallery
 from edge_stra.scene import Frame, Look, Stopwatch
 from edge_stra.sightings import CONFIRM, Sighting, good_crop, head_of, settle
@@ -25,7 +25,7 @@ from edge_stra.tracks import Tracker
 MAX_PEOPLE = 32  # that are followed and named, largest first
 MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound; the others' turn comes next
 MATCHES = 64  # asked of a search: several embeddings of a few identities
-MAX_WORD = 60  # characters of a camera's or site's name in a person's: a gallery takes no endless names
+RENEW_S = 5.0  # after which a person is looked up again without a new crop
 RETRY_S = 5.0  # before a gallery that failed is asked again
 SEARCH, ENROL = "search", "enrol"  # what a gallery is asked for
 CONSEQUENCES = {
@@ -81,7 +81,7 @@ class PeopleView:
         with watch("embed"):
             self.embed(frame, boxes, numbers)
         with watch("search"):
-            self.ask_gallery(SEARCH, self.search)
+            self.ask_gallery(SEARCH, partial(self.search, frame.time_s))
             settle(self.sightings, threshold, frame.time_s, self.confirm)
             if self.enrol and SEARCH not in self.retries_s:
                 self.ask_gallery(ENROL, partial(self.enrol_strangers, frame.time_s, max(threshold, self.farthest)))
@@ -135,12 +135,16 @@ class PeopleView:
         finally:
             self.blind_s += self.timer() - start
 
-    def search(self) -> None:
-        """Looks up each track that has new embeddings; a gallery that failed is asked something also without any."""
+    def search(self, time_s: float) -> None:
+        """Looks up each track that has new embeddings, or was looked up long ago: its person may be forgotten since.
+
+        A gallery that failed is asked something also where there is nobody.
+        """
         asked = False
         for sighting in self.sightings.values():
-            if sighting.pending:
+            if sighting.pending or (sighting.count and time_s - sighting.searched_s >= RENEW_S):
                 sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
+                sighting.searched_s = time_s
                 asked = True
         if not asked and SEARCH in self.retries_s:
             anybody = np.zeros(self.gallery.maker.dimension, np.float32)
@@ -168,15 +172,6 @@ class PeopleView:
             sighting.near = {name: nearest, **sighting.near}
             sighting.identity, sighting.unknown_since_s = name, None
             self.tell(f"enrolled {name} with {len(units)} embeddings")
-
-
-def name_prefix(camera: str, site: str) -> str:
-    """Of person-0001 and so on; with site and camera in it where they are known.
-
-    Two cameras that share a gallery then never give one name to two people.
-    """
-    words = [re.sub(r"[^\w.]+", "-", word).strip("-")[:MAX_WORD] for word in (site, camera)]
-    return "-".join(["person", *(word for word in words if word)]) + "-"
 
 
 def row_of(number: int, person: Detection, sighting: Sighting) -> dict[str, Any]:

@@ -20,6 +20,7 @@ GROWN = 1.5  # times the area of the last crop: who came nearer shows more, and 
 MIN_HEIGHT, MIN_WIDTH = 48, 16  # pixels of a crop
 MIN_ASPECT, MAX_ASPECT = 1.3, 5.0  # height to width: outside it is a group, a part, or nobody
 MAX_HIDDEN = 0.3  # part of a box that another one may cover
+HEAD_WIDTHS = 0.8  # height of a head, hair and neck in widths of the box
 CONFIRM = 2  # searches in a row that must agree before a track gets a name
 HOLD = 0.05  # distance beyond the threshold that takes a name away again, and by which another name must be nearer
 ENROL_AFTER_S, ENROL_CROPS = 3.0, 5  # unknown for so long, with so many embeddings, before a stranger gets a name
@@ -37,6 +38,7 @@ class Sighting:
     count: int = 0  # of embeddings ever
     embedded_s: float = -math.inf
     area: int = 0  # of the last crop, in pixels
+    searched_s: float = -math.inf
     pending: bool = False  # whether there are embeddings that no search has seen
     near: dict[str, float] = field(default_factory=dict)
     streak: int = 0
@@ -67,8 +69,10 @@ class Sighting:
         near: dict[str, float] = {}
         for match in matches:
             near.setdefault(match.identity, match.distance)
-        nearest = next(iter(near), None)
-        self.streak = self.streak + 1 if nearest == before else 1
+        if next(iter(near), None) != before:
+            self.streak = 1
+        elif self.pending:  # asked again of the same embeddings, the same answer says nothing new
+            self.streak += 1
         self.near, self.pending = near, False
 
     def wanted(self, threshold: float, confirm: int = CONFIRM) -> str | None:
@@ -134,6 +138,10 @@ def good_crop(box: RectXywh, others: Sequence[RectXywh], size_hw: tuple[int, int
 
 
 def head_of(box: RectXywh) -> RectXywh:
-    """The upper quarter of a person's box."""
+    """Where the head is in a person's box: its upper quarter, or more of a box that shows no legs.
+
+    Heads are in proportion to shoulders: 0.8 of the box's width is a quarter of somebody who stands, and more than half
+    of somebody behind a counter.
+    """
     left, top, width, height = box
-    return left, top, width, max(1, round(height / 4))
+    return left, top, width, max(1, round(height / 4), min(height, round(HEAD_WIDTHS * width)))

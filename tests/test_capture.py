@@ -264,6 +264,12 @@ def test_a_bad_picture_is_named(tmp_path: Path) -> None:
         ("http://user:geheim@host/a\nb", "a URL must be rtsp://"),
         ("http://user:geheim@127.0.0.1:PORT/a?pw=geheim", r"http://127.0.0.1:\d+/a\?\.\.\. must be .* not answer"),
         ("rtsp://user:geheim@127.0.0.1:PORT/a", r"rtsp://127.0.0.1:\d+/a must be .* does not answer"),
+        (
+            "rtsp://127.0.0.1:PORT/cam/user=a&password=geheim&x=1.sdp",
+            r"rtsp://127.0.0.1:\d+/cam/\.\.\. must be .* not ans",
+        ),
+        ("rtsp://127.0.0.1:PORT/user%3Da&password%3Dgeheim/1", r"rtsp://127.0.0.1:\d+/\.\.\./1 must be .* not answer"),
+        ("rtsp:/admin:geheim@10.0.0.5/s", r"'\.\.\.@10\.0\.0\.5/s' must be a camera's number"),
         ("rtsp://user:geheim@no-such-host.invalid/a", "the name no-such-host.invalid is not known"),
         ("rtsp://user:geheim@192.168.1..5/a", "the name 192.168.1..5 is not known"),
     ],

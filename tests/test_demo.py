@@ -102,6 +102,8 @@ def test_bad_input_is_one_line(video: Path, exported: Exported, tmp_path: Path) 
         ([video, "--model", tmp_path / "no.tflite"], "no.tflite"),
         ([video, "--model", exported.path, "--model", exported.path], "names of their own"),
         ([video, *fer, "--size", "wide"], "--size must be"),
+        ([video, *fer, "--size", "\u00b2x480"], "--size must be"),
+        ([video, *fer, "--size", "9" * 5000 + "x480"], "--size must be"),
         ([video, *fer, "--jsonl", tmp_path / "kept.jsonl"], "exists"),
         ([video, *fer, "--mp4", tmp_path / "no" / "way" / "x.avi"], ".mp4"),
         ([video, *fer, "--web", "--host", "0.0.0.0"], "token"),
@@ -112,6 +114,24 @@ def test_bad_input_is_one_line(video: Path, exported: Exported, tmp_path: Path) 
         errors = [line for line in told.splitlines() if line.startswith("Error: ")]
         assert code == 1 and len(errors) == 1 and named in errors[0], (arguments, told)
     assert (tmp_path / "kept.jsonl").read_text() == "a line\n"
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--smooth", "--seconds", "--fps"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-nan"])
+def test_a_number_that_is_none_is_refused(option: str, value: str, video: Path) -> None:
+    code, _, told = demo(video, option, value)
+    assert code == 2 and option in told.splitlines()[-1] and "Traceback" not in told, told
+
+
+def test_append_goes_on_with_logs_also_where_a_recording_is_replaced(
+    video: Path, exported: Exported, tmp_path: Path
+) -> None:
+    fer = ["--model", exported.path, "--detector", "none", "--json", "--append"]
+    files = ["--mp4", tmp_path / "a.mp4", "--jsonl", tmp_path / "a.jsonl", "--csv", tmp_path / "a.csv"]
+    for overwrite in ([], ["--overwrite"]):
+        code, _, told = demo(video, *fer, *files, *overwrite)
+        assert code == 0, told
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 2 * FRAMES
 
 
 def test_an_address_longer_than_any_path_is_opened_and_its_secrets_are_not_told(exported: Exported) -> None:

@@ -173,6 +173,10 @@ def test_an_empty_key_makes_no_plain_gallery(uri: str, tmp_path: Path, monkeypat
     with pytest.raises(GalleryError, match="would not be encrypted: EDGE_STRA_GALLERY_KEY is set, but empty"):
         open_gallery(uri, MAKER)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "gallery.db").touch()  # as a crash leaves it, or `install -m 600 /dev/null`
+    with pytest.raises(GalleryError, match="would not be encrypted"):
+        open_gallery(uri, MAKER)
+    assert (tmp_path / "gallery.db").stat().st_size == 0
 
 
 def test_encrypted_files_tell_nothing(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +282,28 @@ def test_a_changed_embedding_is_refused(uri: str, tmp_path: Path) -> None:
     gallery.close()
 
 
+@pytest.mark.parametrize("vector", [np.full(K, np.nan), np.zeros(K), np.eye(K)[0] * 0.7, np.eye(K)[0] * 1.01])
+def test_an_embedding_that_is_not_of_length_1_is_refused(uri: str, tmp_path: Path, vector: NDArray[np.float64]) -> None:
+    gallery = open_gallery(uri, MAKER)
+    gallery.add(people(3))
+    blob = vector.astype("<f4").tobytes().hex()
+    damage(f"UPDATE entries SET embedding = x'{blob}' WHERE number = 2")(tmp_path / "gallery.db")
+    for read in (lambda: gallery.search(np.ones(K, np.float32)), lambda: list(gallery.entries())):
+        with pytest.raises(GalleryError, match="must hold embeddings of length 1, but holds another; it was changed"):
+            read()
+    gallery.close()
+
+
+@pytest.mark.parametrize("kept", ["nan", "7", "-0.1", "inf", "near"])
+def test_a_threshold_that_is_none_is_refused(uri: str, tmp_path: Path, kept: str) -> None:
+    gallery = open_gallery(uri, MAKER)
+    gallery.set_threshold(0.5)
+    damage(f"UPDATE meta SET value = '{kept}' WHERE key = 'threshold'")(tmp_path / "gallery.db")
+    with pytest.raises(GalleryError, match=f"holds the threshold '{kept}', not 0 to 2; calibrate it again"):
+        gallery.threshold()
+    gallery.close()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -306,13 +332,13 @@ def test_a_changed_name_is_not_listed(uri: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "bad", ["", "gallery", "sqlite://gallery.db", "sqlite:///", "mysql://h/x", "milvus://", "milvus://h:x", "milvus://h/a/b",
-            "milvus://h?x=1", "milvus://[::1", "file.txt", "sqlite:////no/such/folder/g.db"],
+            "milvus://h?x=1", "milvus://[::1", "file.txt", "root:geheim@h:19530", "sqlite:////no/such/folder/g.db"],
 )  # fmt: skip
 def test_one_line_for_a_uri_that_is_none(bad: str) -> None:
     said = "No such file or directory" if "/no/such/" in bad else "a gallery's URI must be"
     with pytest.raises(GalleryError, match=said) as told:
         open_gallery(bad, MAKER)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(told.value) and "geheim" not in str(told.value)
 
 
 def test_uris_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,6 +527,23 @@ def test_copies_all_once_with_the_threshold(uri: str, tmp_path: Path) -> None:
     target.close()
 
 
+def test_a_copy_gives_no_name_that_was_given_before(uri: str, tmp_path: Path) -> None:
+    source, target = open_gallery(uri, MAKER), open_gallery(f"{tmp_path}/b.db", MAKER)
+    (one, two), prefix = people(2), "person-shop-door-"
+    for entry in (one, two):
+        name = f"{prefix}{source.take_number(prefix):04d}"
+        source.add([Entry(name, entry.embedding, "door", 1.0, "shop")])
+    source.rename(f"{prefix}0002", "anna")
+    copy_gallery(source, target, False, list)
+    assert target.take_number(prefix) == 3, "0002 is anna in the logs of before"
+    for _ in range(5):
+        target.take_number(prefix)
+    copy_gallery(source, target, True, list)
+    assert target.take_number(prefix) == 9, "the copy's own numbers are further on"
+    source.close()
+    target.close()
+
+
 def test_a_copy_that_fails_says_what_is_there_already(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,7 +570,7 @@ def test_a_copy_that_lost_some_says_so(uri: str, tmp_path: Path) -> None:
     source.add(people(10))
 
     class Leaky:
-        uri, threshold, set_threshold = target.uri, target.threshold, target.set_threshold
+        uri, threshold, set_threshold, given = target.uri, target.threshold, target.set_threshold, target.given
         count = staticmethod(target.count)
 
         @staticmethod
@@ -685,6 +728,9 @@ def test_a_gallery_on_a_network_file_system_is_refused(tmp_path: Path, monkeypat
     mounts.write_text(other + line.format(os.major(device), os.minor(device), "nfs4"))
     with pytest.raises(GalleryError, match=r"must be on a local disk, but is on nfs4: .*milvus://"):
         open_gallery(str(path), MAKER)
+    with pytest.raises(GalleryError, match="must be on a local disk"):
+        open_gallery(str(tmp_path / "new.db"), MAKER)
+    assert not (tmp_path / "new.db").exists()
     mounts.unlink()
     open_gallery(str(path), MAKER).close()  # a system that does not tell
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -363,6 +364,73 @@ def test_a_log_that_cannot_be_written(name: str, message: str, tmp_path: Path) -
         JsonlOutput(tmp_path / name)
 
 
+def test_a_table_that_is_cut_down_begins_again_with_its_columns(tmp_path: Path) -> None:
+    """As logrotate does it with copytruncate."""
+    output = CsvOutput(path := tmp_path / "a.csv")
+    output.write(scene(0, rows=[FACE]))
+    before = path.read_text()
+    os.truncate(path, 0)
+    output.write(scene(1, rows=[]))
+    assert path.read_text() == "", "nobody is seen: nothing to say"
+    output.write(scene(0, rows=[FACE]))
+    output.write(scene(2, rows=[FACE]))
+    output.close()
+    assert path.read_text().startswith(before) and path.read_text().count("track") == 1
+    again = CsvOutput(path, "append")
+    again.write(scene(3, rows=[FACE]))
+    again.close()
+    assert len(path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_medium_that_is_gone_ends_that_log_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stick that was pulled: nothing can be written, cut back or closed."""
+
+    def gone(*arguments: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    output = OUTPUTS[name](tmp_path / name)
+    output.write(scene(0, rows=[FACE]))
+    with monkeypatch.context() as medium:
+        medium.setattr("edge_stra.outputs.log.os.write", gone)
+        medium.setattr("edge_stra.outputs.log.os.ftruncate", gone)
+        with pytest.raises(OutputError, match="can't be written any more: Input/output error"):
+            output.write(scene(1, rows=[FACE]))
+    close = os.close
+    with monkeypatch.context() as medium:
+        medium.setattr("edge_stra.outputs.log.os.close", lambda handle: (close(handle), gone())[1])
+        with pytest.raises(OutputError, match="can't be closed: Input/output error; its end may be lost"):
+            output.close()
+    output.close()  # once is enough
+
+
+def test_of_two_recordings_that_begin_at_once_the_second_takes_another_name(tmp_path: Path) -> None:
+    first, second = (Mp4Output(tmp_path / "a.mp4", 10) for _ in range(2))
+    first.write(scene(0))
+    kept = (tmp_path / "a.mp4").stat().st_ino
+    with pytest.raises(OutputError, match=r"a\.mp4 was made by another process meanwhile; name another file"):
+        second.write(scene(0))
+    first.write(scene(1, 0.1))
+    first.close()
+    second.close()
+    assert (tmp_path / "a.mp4").stat().st_ino == kept and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_recording_also_where_files_have_one_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT knows no links."""
+
+    def no_links(*arguments: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("edge_stra.outputs.mp4.os.link", no_links)
+    first, second = (Mp4Output(tmp_path / "a.mp4", 10) for _ in range(2))
+    first.write(scene(0))
+    with pytest.raises(OutputError, match="exists already"):
+        second.write(scene(0))
+    first.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_a_full_disk_leaves_whole_lines(name: str, small_disk: Path) -> None:
     path = small_disk / name
@@ -556,6 +624,9 @@ def test_mqtt_with_a_wrong_password(
         ("mqtt://anna:geheim@host", "a", f"must not hold the password.*{PASSWORD_VARIABLE}"),
         ("mqtt://host:abc", "a", "port is no number"),
         ("http://host", "a", "must be mqtt://"),
+        ("anna:geheim@host", "a", r"must be mqtt://.* but is '\.\.\.@host'"),
+        ("mqtt://host", "caf\udce9", "without [+] and #"),
+        ("mqtt://caf\udce9@host", "a", "the user in the URL must be UTF-8"),
         ("mqtt://", "a", "must be mqtt://"),
         ("mqtt://host/topic", "a", "must be mqtt://"),
         ("mqtt://host", "", "without [+] and #"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import cv2
 
@@ -14,6 +15,7 @@ from edge_stra.capture.cameras import PORTS, open_camera, open_picamera, open_st
 from edge_stra.capture.files import FOLDER_FPS, FileSource, FolderReel, Reel, ReelGrabber, VideoReel
 from edge_stra.capture.live import LiveSource
 from edge_stra.capture.options import CaptureOptions
+from edge_stra.quiet import without_secret
 from edge_stra.scene import Source
 from edge_stra.spec import SourceError
 
@@ -37,7 +39,7 @@ def open_source(source: str, options: CaptureOptions | None = None) -> Source:
         return LiveSource(label, partial(open_stream, source, parts, label, options), options)
     if source == PICAMERA:
         return LiveSource(PICAMERA, partial(open_picamera, options), options)
-    if (source.isascii() and source.isdigit()) or source.startswith("/dev/v"):
+    if (source.isascii() and source.isdigit()) or (source.startswith("/dev/v") and sys.platform.startswith("linux")):
         label = f"camera {source}" if source.isdigit() else source
         return LiveSource(label, partial(open_camera, source, options), options)
     reel = open_reel(source, options)
@@ -59,7 +61,7 @@ def open_reel(source: str, options: CaptureOptions) -> Reel:
         raise SourceError(f"{source!r} can't be opened: {error}") from error
     why = "is neither a file nor a folder" if source and path.exists() else "is not there"
     raise SourceError(
-        f"{source!r} must be a camera's number, {PICAMERA}, a video, a folder of pictures or a URL "
+        f"{without_secret(source)!r} must be a camera's number, {PICAMERA}, a video, a folder of pictures or a URL "
         f"({', '.join(PORTS)}), but {why}"
     )
 
@@ -81,10 +83,14 @@ def checked_url(url: str) -> SplitResult:
 
 
 def url_label(parts: SplitResult) -> str:
-    """A URL for people and logs: without user and password, and without the query, where many cameras have them."""
+    """A URL for people and logs: without user and password, the query, and parts of the path like user=a&password=b.
+
+    Many cameras have them in one of the three.
+    """
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}{'?...' if parts.query else ''}"
+    path = "/".join("..." if set("=@") & set(unquote(part)) else part for part in parts.path.split("/"))
+    return f"{parts.scheme}://{host}{port}{path}{'?...' if parts.query else ''}"
 
 
 def hush() -> None:

@@ -27,13 +27,29 @@ def shipped_path(name: str) -> Path:
     return path
 
 
-def say(line: str, nl: bool = True) -> None:
+def say(line: str) -> None:
     """Progress, for people: standard error, so that standard output stays the result.
 
     Where nobody can read it any more, on a terminal that was closed or a full disk, the work goes on without.
     """
     with contextlib.suppress(OSError):
-        click.echo(line, err=True, nl=nl)
+        click.echo(printable(line), err=True)
+
+
+def say_over(line: str) -> None:
+    """Progress in place of the terminal's last line, which it was said on before."""
+    with contextlib.suppress(OSError):
+        click.echo(f"\r{printable(line)}\x1b[K", err=True, nl=False)
+
+
+class FiniteRange(click.FloatRange):
+    """A number within a range; NaN, which no comparison holds back, and infinity are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 def emit(data: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge_stra.commands.common import PathType, say, shipped_path
+from edge_stra.commands.common import FiniteRange, PathType, say, shipped_path
 from edge_stra.commands.gallery import uri_option
 from edge_stra.commands.live import Live, check_places, default_threads, live_options, open_live_source, run_live
 from edge_stra.faces import check_task
@@ -52,7 +52,7 @@ def demo() -> None:
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.4,
     show_default=True,
     help="Least probability that names an expression; below it the app is unsure.",
@@ -60,7 +60,7 @@ def demo() -> None:
 @click.option(
     "--smooth",
     "tau_s",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.5,
     show_default=True,
     help="Seconds over which probabilities are averaged; 0 takes each frame by itself.",
@@ -148,7 +148,7 @@ def fer(
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 2),
+    type=FiniteRange(0, 2),
     help="Largest distance that names a person. [default: the gallery's own, by `gallery calibrate`]",
 )
 @click.option("--camera", default="", help="Name of this camera, kept with each embedding.")

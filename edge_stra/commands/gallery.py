@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_stra.commands.common import PathType, bar, emit, say, shipped_path
+from edge_stra.commands.common import FiniteRange, PathType, bar, emit, say, shipped_path
 from edge_stra.spec import DataError, GalleryError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def add(
 @model_option
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PathType)
 @click.option("-k", type=click.IntRange(1, 1000), default=5, show_default=True, help="Matches to show.")
-@click.option("--threshold", type=click.FloatRange(0, 2),
+@click.option("--threshold", type=FiniteRange(0, 2),
               help="The largest distance that names a person. Default: as calibrated for this gallery.")  # fmt: skip
 @click.option("--site", help="Search this site alone.")
 @uri_option

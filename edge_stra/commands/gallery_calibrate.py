@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edge_stra.commands.common import PathType, bar, emit, say, shipped_path
+from edge_stra.commands.common import FiniteRange, PathType, bar, emit, say, shipped_path
 from edge_stra.commands.gallery import MODEL, model_option
 
 
@@ -18,7 +18,7 @@ from edge_stra.commands.gallery import MODEL, model_option
 @model_option
 @click.option("--data", required=True, type=PathType, help="Labelled crops, as said above.")
 @click.option("--gallery", metavar="URI", help="Store the threshold in this gallery.")
-@click.option("--false-accepts", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
+@click.option("--false-accepts", type=FiniteRange(0, 1, min_open=True, max_open=True), default=0.01,
               show_default=True, help="Share of unknown people's searches that may end with a name.")  # fmt: skip
 @click.option("--people", type=click.IntRange(2), help="People that the gallery will hold. [default: all of DATA]")
 @click.option("--picture", type=PathType, help="Draw the curves into this .svg file.")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import secrets
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from edge_stra.commands.common import PathType, say
+from edge_stra.commands.common import FiniteRange, PathType, say, say_over
 from edge_stra.scene import Controls, Output, Source, View
 from edge_stra.spec import DataError, OutputError
 from edge_stra.summary import Summary
@@ -30,18 +31,19 @@ TOKEN_VARIABLE, SOURCE_VARIABLE = "EDGE_STRA_TOKEN", "EDGE_STRA_SOURCE"
 OPTIONS = [
     click.argument("source", default="0", envvar=SOURCE_VARIABLE),
     click.option("--size", metavar="WxH", help="Ask the camera for this size, in pixels."),
-    click.option("--fps", type=float, help="Ask the camera for this rate; of a file, take about so many frames."),
+    click.option("--fps", type=FiniteRange(0.001),
+                 help="Ask the camera for this rate; of a file, take about so many frames."),
     click.option("--rotate", type=click.Choice(["0", "90", "180", "270"]), default="0", help="Degrees clockwise."),
     click.option("--mirror", is_flag=True, help="Left and right exchanged, as in a mirror."),
     click.option("--loop", is_flag=True, help="Begin a file again at its end."),
     click.option("--realtime", is_flag=True, help="Play a file at its own rate, as if it were a camera."),
-    click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so long."),
+    click.option("--seconds", type=FiniteRange(0, min_open=True), help="Stop after so long."),
     click.option("--mp4", type=PathType, help="Record the annotated pictures."),
     click.option("--jsonl", type=PathType, help="One line of JSON for each frame; - is standard output."),
     click.option("--csv", type=PathType, help="One line for each face or person."),
     click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
     click.option("--topic", default="edge-stra", show_default=True, help="MQTT topic; one for each camera."),
-    click.option("--window", is_flag=True, help="Show a window."),
+    click.option("--window", is_flag=True, help="Show a window; q ends it, or Ctrl-C while the camera is away."),
     click.option("--web", is_flag=True, help="Serve a page with the live picture."),
     click.option("--host", default="127.0.0.1", show_default=True, help="Where the page listens."),
     click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."),
@@ -50,7 +52,7 @@ OPTIONS = [
     click.option("--recordings", type=PathType, default=Path("recordings"), show_default=True,
                  help="Folder for what the page records."),
     click.option("--privacy", is_flag=True, help="Hide faces in every output."),
-    click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+    click.option("--overwrite", is_flag=True, help="Replace files that exist, but those that --append goes on with."),
     click.option("--append", is_flag=True, help="Go on writing --jsonl and --csv files that exist."),
     click.option("--json", "as_json", is_flag=True, help="The summary as JSON."),
 ]  # fmt: skip
@@ -118,10 +120,9 @@ def open_live_source(live: Live) -> Source:
 def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    width, x, height = text.lower().partition("x")
-    if not (x and width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise DataError(f"--size must be WIDTHxHEIGHT in pixels, like 640x480, but is {text!r}")
-    return int(width), int(height)
+    if (sides := re.fullmatch(r"0*([1-9][0-9]{0,5})[xX]0*([1-9][0-9]{0,5})", text)) is None:
+        raise DataError(f"--size must be WIDTHxHEIGHT in pixels, like 640x480, but is {text[:40]!r}")
+    return int(sides[1]), int(sides[2])
 
 
 def check_places(live: Live, kept: Path | None = None) -> None:
@@ -190,7 +191,7 @@ def planned_outputs(live: Live, controls: Controls, fps: float) -> list[Callable
 
 
 def log_mode(live: Live) -> Literal["new", "overwrite", "append"]:
-    return "overwrite" if live.overwrite else "append" if live.append else "new"
+    return "append" if live.append else "overwrite" if live.overwrite else "new"
 
 
 def create_mp4(path: Path, fps: float, overwrite: bool) -> Output:
@@ -263,7 +264,7 @@ def progress_of(source: Source, live: Live) -> Callable[[Summary], None]:
         if of and summary.fps > 0:
             left = f", {max(0.0, (source.total or 0) - summary.frames) / summary.fps:.0f} s left"
         line = f"{summary.frames}{of} frames, {rate:.1f} a second{left}"
-        say(f"\r{line}\x1b[K" if terminal else line, nl=not terminal)
+        (say_over if terminal else say)(line)
 
     return show
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_stra.commands.common import PathType, bar, emit, say
+from edge_stra.commands.common import FiniteRange, PathType, bar, emit, say
 
 
 @click.command()
@@ -25,7 +25,7 @@ from edge_stra.commands.common import PathType, bar, emit, say
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of this process. Default: all.")
-@click.option("--checkpoint-seconds", type=click.FloatRange(0), default=240.0, show_default=True)
+@click.option("--checkpoint-seconds", type=FiniteRange(0), default=240.0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
     task: str,

@@ -19,7 +19,7 @@ MAX_NAME_BYTES = 4 * MAX_NAME  # in UTF-8
 MAX_ADD = 10_000  # entries of one `add`: 20 MB at 512 dimensions, below what a Milvus server takes in one request
 MAX_DIMENSION = 4096
 MAX_K = 1000
-MAX_TIME_S = 253_402_300_799.0  # the end of the year 9999
+MAX_TIME_S = 253_402_000_000.0  # some days before the year 10000, which no time zone may reach
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -89,6 +89,16 @@ def check_time(time_s: float) -> None:
 def check_k(k: int) -> None:
     if not 1 <= k <= MAX_K:
         raise DataError(f"a search must ask for 1 to {MAX_K} matches, but asks for {k}")
+
+
+def kept_threshold(uri: str, kept: object) -> float:
+    """The threshold that a gallery holds. Raises GalleryError where it is none: somebody changed it."""
+    try:
+        distance = float(kept)  # type: ignore[arg-type]
+        check_threshold(distance)
+    except (TypeError, ValueError, DataError) as error:
+        raise GalleryError(f"{uri} holds the threshold {str(kept)[:40]!r}, not 0 to 2; calibrate it again") from error
+    return distance
 
 
 def check_threshold(distance: float) -> None:

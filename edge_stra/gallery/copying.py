@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_stra.artifact import check_output
+from edge_stra.gallery.naming import name_prefix
 from edge_stra.gallery.store import Entry, Gallery
 from edge_stra.spec import GalleryError, OutputError
 
@@ -22,6 +23,8 @@ Progress = Callable[[list[Any]], Iterable[Any]]  # as edge_stra.commands.common.
 
 def copy_gallery(source: Gallery, target: Gallery, merge: bool, progress: Progress) -> int:
     """Adds all entries of one gallery to another of the same maker, and the threshold where it has none.
+
+    Of the cameras in these entries it also takes along which numbers were given to new people.
 
     Returns how many. The target must be empty unless `merge` is true: copied twice, all would be there twice. Raises
     GalleryError, also where the target holds fewer than it should afterwards; what was copied until then stays.
@@ -33,8 +36,10 @@ def copy_gallery(source: Gallery, target: Gallery, merge: bool, progress: Progre
             "(not after a copy that failed: what it copied would be there twice), or another target"
         )
     copied, ticks = 0, iter(progress(steps(source.count())))
+    prefixes: set[str] = set()
     try:
         for batch in batches(source.entries()):
+            prefixes |= {name_prefix(entry.camera, entry.site) for entry in batch}
             copied += target.add(batch)
             next(ticks, None)  # there may be more than were counted, where a camera adds meanwhile
     except GalleryError as error:
@@ -44,6 +49,9 @@ def copy_gallery(source: Gallery, target: Gallery, merge: bool, progress: Progre
         pass
     if (kept := source.threshold()) is not None and target.threshold() is None:
         target.set_threshold(kept)
+    for prefix in sorted(prefixes):  # a number that was given once must not name somebody else in the copy
+        if (given := source.given(prefix)) > target.given(prefix):
+            target.set_given(prefix, given)
     if (after := target.count()) < before + copied:
         raise GalleryError(
             f"{target.uri} must hold {before + copied} embeddings after copying, but holds {after}; "

@@ -30,6 +30,7 @@ from edge_stra.gallery.checks import (
     checked_entries,
     checked_name,
     checked_rows,
+    kept_threshold,
 )
 from edge_stra.gallery.naming import largest_number
 from edge_stra.gallery.open import milvus_credentials
@@ -146,16 +147,20 @@ class MilvusGallery:
 
     def take_number(self, prefix: str) -> int:
         """Two clients that ask for one prefix at once may get one number: a prefix is of one camera."""
-        key = NUMBER + hashlib.sha256(prefix.encode()).hexdigest()[:32]
-        there = largest_number(self.identities(), prefix)
-        with self._told():
-            kept = str(self._describe().get("properties", {}).get(key, "0"))
-        if not kept.isdecimal():
-            raise GalleryError(f"{self.uri} must count the names it gave, but holds {kept[:40]!r}; it was changed")
-        number = max(there, int(kept)) + 1
-        with self._told():
-            self._client.alter_collection_properties(COLLECTION, {key: str(number)}, timeout=CALL_S)
+        number = max(largest_number(self.identities(), prefix), self.given(prefix)) + 1
+        self.set_given(prefix, number)
         return number
+
+    def given(self, prefix: str) -> int:
+        with self._told():
+            kept = str(self._describe().get("properties", {}).get(number_key(prefix), "0"))
+        if not (kept.isascii() and kept.isdecimal() and len(kept) < 19):
+            raise GalleryError(f"{self.uri} must count the names it gave, but holds {kept[:40]!r}; it was changed")
+        return int(kept)
+
+    def set_given(self, prefix: str, number: int) -> None:
+        with self._told():
+            self._client.alter_collection_properties(COLLECTION, {number_key(prefix): str(number)}, timeout=CALL_S)
 
     def unfinished(self) -> bool:
         return False
@@ -167,10 +172,7 @@ class MilvusGallery:
     def threshold(self) -> float | None:
         with self._told():
             kept = self._describe().get("properties", {}).get(THRESHOLD)
-        try:
-            return None if kept is None else float(kept)
-        except ValueError as error:
-            raise GalleryError(f"{self.uri} holds the threshold {kept!r}; calibrate it again") from error
+        return None if kept is None else kept_threshold(self.uri, kept)
 
     def set_threshold(self, distance: float) -> None:
         check_threshold(distance)
@@ -310,6 +312,10 @@ def same(row: dict[str, Any]) -> tuple[str, str, float, bytes]:
 def partition_name(site: str) -> str:
     """Milvus takes letters, digits and underscores alone; a site may have any name."""
     return f"site_{hashlib.sha256(site.encode()).hexdigest()[:24]}"
+
+
+def number_key(prefix: str) -> str:
+    return NUMBER + hashlib.sha256(prefix.encode()).hexdigest()[:32]
 
 
 def literal(name: str) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from edge_stra.gallery.checks import check_maker
 from edge_stra.gallery.store import Gallery, Maker
+from edge_stra.quiet import without_secret
 from edge_stra.spec import GalleryError
 
 FORMS = "sqlite:///FILE.db, sqlite:////FOLDER/FILE.db, a path ending in .db, or milvus://HOST:19530[/DATABASE]"
@@ -36,7 +37,7 @@ def open_gallery(uri: str, maker: Maker | None, create: bool = True) -> Gallery:
 
         return MilvusGallery(address, database, shown, maker, create)
     # Only the scheme is shown: what follows may hold a password.
-    came = f"has the scheme {scheme!r}" if separator else f"is {uri!r}"
+    came = f"has the scheme {scheme!r}" if separator else f"is {without_secret(uri)!r}"
     raise GalleryError(f"a gallery's URI must be {FORMS}, but {came}")
 
 

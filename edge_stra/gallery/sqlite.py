@@ -22,6 +22,7 @@ from edge_stra.gallery.checks import (
     checked_entries,
     checked_name,
     checked_rows,
+    kept_threshold,
 )
 from edge_stra.gallery.matrix import Matrix
 from edge_stra.gallery.naming import largest_number
@@ -32,6 +33,8 @@ from edge_stra.spec import DataError, GalleryError
 BATCH = 2000  # rows read at a time
 MORE_ROOM = 16_384  # rows for what is added later: moving 100,000 embeddings for the next one would take them twice
 """Memory that nothing was written to is none yet: it costs addresses alone."""
+NUMBER = "number "  # and a prefix of names: the key of the largest number that was given
+UNIT = 1e-3  # what float32 may make of a squared length of 1, with plenty to spare
 COLUMNS = "number, identity, camera, site, time_s, embedding"
 
 
@@ -99,18 +102,23 @@ class SqliteGallery:
         return dict(rows)
 
     def take_number(self, prefix: str) -> int:
-        key = f"number {prefix}"
         with self._writing():
             ask = self._connection.execute
             names = ask("SELECT DISTINCT identity FROM entries WHERE identity >= ?", (prefix,))
-            there = largest_number((row[0] for row in names.fetchall()), prefix)
-            given = ask("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            try:
-                number = max(there, int(given[0]) if given else 0) + 1
-            except ValueError as error:
-                raise GalleryError(f"{self.path} must count the names it gave, but does not; it is damaged") from error
-            ask("REPLACE INTO meta VALUES (?, ?)", (key, str(number)))
+            number = max(largest_number((row[0] for row in names.fetchall()), prefix), self.given(prefix)) + 1
+            ask("REPLACE INTO meta VALUES (?, ?)", (NUMBER + prefix, str(number)))
         return number
+
+    def given(self, prefix: str) -> int:
+        rows = self._all("SELECT value FROM meta WHERE key = ?", NUMBER + prefix)
+        try:
+            return int(rows[0][0]) if rows else 0
+        except ValueError as error:
+            raise GalleryError(f"{self.path} must count the names it gave, but does not; it is damaged") from error
+
+    def set_given(self, prefix: str, number: int) -> None:
+        with self._writing():
+            self._connection.execute("REPLACE INTO meta VALUES (?, ?)", (NUMBER + prefix, str(number)))
 
     def unfinished(self) -> bool:
         return bool(self._all("SELECT 1 FROM meta WHERE key = 'unwiped'"))
@@ -126,10 +134,7 @@ class SqliteGallery:
 
     def threshold(self) -> float | None:
         rows = self._all("SELECT value FROM meta WHERE key = 'threshold'")
-        try:
-            return float(rows[0][0]) if rows else None
-        except ValueError as error:
-            raise GalleryError(f"{self.path} holds the threshold {rows[0][0]!r}; calibrate it again") from error
+        return kept_threshold(self.uri, rows[0][0]) if rows else None
 
     def set_threshold(self, distance: float) -> None:
         check_threshold(distance)
@@ -242,7 +247,11 @@ class SqliteGallery:
         if any(not isinstance(blob, bytes) or len(blob) != size for blob in blobs):
             raise GalleryError(f"{self.path} must hold embeddings of {size} bytes, but holds another; it is damaged")
         rows: NDArray[np.float32] = np.frombuffer(b"".join(blobs), "<f4").astype(np.float32)
-        return rows.reshape(-1, self.maker.dimension)
+        rows = rows.reshape(-1, self.maker.dimension)
+        # Shorter ones would be near everybody, and NaN near nobody, in the place of those who are.
+        if not (np.abs(np.einsum("nk,nk->n", rows, rows) - 1) < UNIT).all():
+            raise GalleryError(f"{self.path} must hold embeddings of length 1, but holds another; it was changed")
+        return rows
 
 
 def little(vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -69,18 +69,19 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
     """
     key = os.environ.get(KEY_VARIABLE)
     create = create and maker is not None
-    if key == "" and create and not path.exists():
+    fresh = create and (not path.exists() or (path.is_file() and not path.stat().st_size))
+    if key == "" and fresh:
         raise GalleryError(
             f"{path} would not be encrypted: {KEY_VARIABLE} is set, but empty; give it a key, or unset it"
         )
-    if key and create and not path.exists():
+    if key and fresh:
         cipher_module()  # before the file is made: an empty one left behind would be filled without the key
-    inode = find_place(path, create)
-    if (kind := file_system(inode[0])) in NETWORK:
+    if (kind := file_system(device_of(path))) in NETWORK:  # asked before anything is made there
         raise GalleryError(
             f"{path} must be on a local disk, but is on {kind}: machines that share an SQLite file damage it; take "
             "--gallery milvus://HOST:19530 for several machines"
         )
+    inode = find_place(path, create)
     module = _open_here[inode][-1] if _open_here.get(inode) else choose_module(path, create, key, maker is not None)
     with told(module, path, key):
         connection = module.connect(str(path), timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -100,7 +101,15 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
     return opened
 
 
-def file_system(device: int, mounts: Path = MOUNTS) -> str | None:
+def device_of(path: Path) -> int | None:
+    """The number of the device that a file, or its folder where there is no file yet, is on."""
+    for place in (path, path.parent):
+        with contextlib.suppress(OSError):
+            return place.stat().st_dev
+    return None
+
+
+def file_system(device: int | None, mounts: Path = MOUNTS) -> str | None:
     """The kind of file system that a device number is of, as Linux names it; None where the system does not tell.
 
     A line of mountinfo: 36 35 98:0 /root /mnt options [fields] - ext4 source options (proc(5)).
@@ -108,6 +117,8 @@ def file_system(device: int, mounts: Path = MOUNTS) -> str | None:
     try:
         lines = mounts.read_text("utf-8", "replace").splitlines()
     except OSError:
+        return None
+    if device is None:
         return None
     wanted = f"{os.major(device)}:{os.minor(device)}"  # after it: Windows has neither
     found = [line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2:3] == [wanted]]

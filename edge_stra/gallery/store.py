@@ -90,6 +90,14 @@ class Gallery(Protocol):
         """The next number for a new name `prefix` + number, never given before: not even to who was renamed since."""
         ...
 
+    def given(self, prefix: str) -> int:
+        """The largest number that `take_number` ever gave for a prefix; 0 where it gave none."""
+        ...
+
+    def set_given(self, prefix: str, number: int) -> None:
+        """Makes `take_number` go on after a number: of the gallery that this one is a copy of."""
+        ...
+
     def unfinished(self) -> bool:
         """Whether what was removed earlier may still be read, so that `forget` has to be repeated."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -87,6 +88,10 @@ class LineFile:
         line, newline, _ = os.read(self._handle, MAX_LINE_BYTES).partition(b"\n")
         return (line + newline).decode("utf-8", "replace")
 
+    def is_empty(self) -> bool:
+        """Whether nothing is in the file: also where somebody else has cut it down since."""
+        return self._handle is not None and os.fstat(self._handle).st_size == 0
+
     def write(self, text: str) -> None:
         """Adds whole lines, all or none. Raises OutputError where the disk is full or the reader has gone."""
         text = encodable(text)
@@ -107,7 +112,8 @@ class LineFile:
                 left = left[os.write(handle, left) :]
         except OSError as error:
             if start is not None:
-                os.ftruncate(handle, start)
+                with contextlib.suppress(OSError):  # a stick that was pulled: there is nothing to put right
+                    os.ftruncate(handle, start)
             raise OutputError(
                 f"{self.path} can't be written any more: {error.strerror or error}; "
                 f"its {self.lines} lines of this run are whole"
@@ -125,9 +131,12 @@ class LineFile:
             raise OutputError(f"standard output can't be written: {error.strerror or error}") from error
 
     def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-        self._handle = None
+        handle, self._handle = self._handle, None
+        try:
+            if handle is not None:
+                os.close(handle)
+        except OSError as error:  # what a network share had taken and could not keep
+            raise OutputError(f"{self.path} can't be closed: {error.strerror or error}; its end may be lost") from error
 
 
 def lock(handle: int) -> None:
@@ -179,7 +188,7 @@ class CsvOutput:
         self._columns: list[str] = []
 
     def write(self, scene: Scene) -> None:
-        text = ""
+        text = csv_line(self._columns) if self._columns and scene.rows and self._file.is_empty() else ""
         for row in scene.rows:
             flat: dict[str, Any] = {**scene.place(), **flattened(row)}
             if not self._columns:

@@ -44,6 +44,7 @@ class Mp4Output:
         check_output(path, overwrite)
         # FFmpeg's MPEG-4 encoder takes no finer clock than 1/65535 s
         self.path, self.fps, self.reserve_bytes = path, max(0.01, round(fps, 2)), reserve_bytes
+        self.overwrite = overwrite
         self._writer: cv2.VideoWriter | None = None
         self._last: NDArray[np.uint8] | None = None  # BGR, due until the next one comes
         self._size_wh = (0, 0)
@@ -81,12 +82,24 @@ class Mp4Output:
                 raise OutputError(
                     f"OpenCV {cv2.__version__} must write MPEG-4 of {size}, but can't; install opencv-python-headless"
                 )
-            temporary.replace(self.path)  # the writer goes on writing to the same file
+            self._take_place(temporary)  # the writer goes on writing to the same file
         except OSError as error:
             raise OutputError(f"{self.path} can't be written: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)
         self._writer = writer
+
+    def _take_place(self, temporary: Path) -> None:
+        """Gives the file its name; never that of a recording which another process began since this one looked."""
+        if not self.overwrite:
+            try:
+                os.link(temporary, self.path)
+                return
+            except FileExistsError as error:
+                raise OutputError(f"{self.path} was made by another process meanwhile; name another file") from error
+            except OSError:  # a file system without links, as on many sticks
+                check_output(self.path, overwrite=False)
+        temporary.replace(self.path)
 
     def _fill(self, until: int) -> None:
         """Repeats the last picture up to a frame's number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edge_stra.extras import install_command
-from edge_stra.quiet import encodable
+from edge_stra.quiet import encodable, without_secret
 from edge_stra.scene import Scene
 from edge_stra.spec import MissingError, OutputError
 
@@ -103,7 +104,8 @@ class MqttOutput:
             word = self._client.publish(f"{self.topic}/status", "offline", qos=0, retain=True)
             for message in (self._last, word):
                 if message is not None and message.rc == 0:
-                    message.wait_for_publish(GOODBYE_S)
+                    with contextlib.suppress(RuntimeError, ValueError):  # the broker went in this very moment
+                        message.wait_for_publish(GOODBYE_S)
         self._end()
 
     def _end(self) -> None:
@@ -124,6 +126,9 @@ def make_client(user: str | None, secure: bool) -> Any:
     client.reconnect_delay_set(1, 30)
     client.max_queued_messages_set(MAX_QUEUED)
     password = os.environ.get(PASSWORD_VARIABLE)
+    for what, word in (("the user in the URL", user or ""), (PASSWORD_VARIABLE, password or "")):
+        if word != encodable(word):
+            raise OutputError(f"{what} must be UTF-8, but is not; write it in a terminal whose encoding is UTF-8")
     if user is not None:
         client.username_pw_set(user, password)
     elif password:
@@ -148,10 +153,13 @@ def parse_url(url: str) -> tuple[str, int, str | None, bool]:
             f"put it in {PASSWORD_VARIABLE}"
         )
     if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise OutputError(f"an MQTT URL must be mqtt://user@host:1883 or mqtts://user@host:8883, but is {url[:80]!r}")
+        raise OutputError(
+            f"an MQTT URL must be mqtt://user@host:1883 or mqtts://user@host:8883, but is {without_secret(url)[:80]!r}"
+        )
     return parts.hostname, port, unquote(parts.username) if parts.username else None, parts.scheme == "mqtts"
 
 
 def check_topic(topic: str) -> None:
-    if not topic or set(topic) & set("+#\0") or topic.startswith("$") or len(topic.encode()) > MAX_TOPIC_BYTES:
+    bad = not topic or set(topic) & set("+#\0") or topic.startswith("$") or topic != encodable(topic)
+    if bad or len(topic.encode()) > MAX_TOPIC_BYTES:
         raise OutputError(f"an MQTT topic must be a name like home/door, without + and #, but is {topic[:60]!r}")

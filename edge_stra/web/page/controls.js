@@ -54,7 +54,8 @@ export function showTask(faces) {
 
 function showThreshold() {
   const value = Number(byId("threshold").value);
-  byId("threshold-value").textContent = facesShown === false ? value.toFixed(2) : percent(value);
+  const faces = facesShown ?? (settings.threshold_range?.[1] ?? 1) <= 1; // before anybody was seen: a distance goes beyond 1
+  byId("threshold-value").textContent = faces ? percent(value) : value.toFixed(2);
 }
 
 /** A line that goes away by itself. */

@@ -86,13 +86,20 @@ function draw() {
   pen.font = FONT;
   pen.textBaseline = "middle";
   byId("legend").hidden = !faces;
-  const rows = faces ? [] : [...presence.keys()].slice(-MAX_ROWS);
+  const rows = faces ? [] : latest();
   const gutter = faces ? 44 : Math.min(110, 14 + Math.max(24, ...rows.map((name) => pen.measureText(name).width)));
   const box = { left: gutter, top: 8, width: width - gutter - 4, height: height - 30 };
   drawTimes(pen, box);
   if (faces) drawFace(pen, box);
   else drawPeople(pen, box, rows);
   describe(rows);
+}
+
+/** The names that were seen last, at most MAX_ROWS of them, in the order in which they came. */
+function latest() {
+  const left = ([, spans]) => spans[spans.length - 1][1];
+  const shown = new Set([...presence].sort((a, b) => left(b) - left(a)).slice(0, MAX_ROWS).map(([name]) => name));
+  return [...presence.keys()].filter((name) => shown.has(name));
 }
 
 const across = (box, time_s) => box.left + box.width * (1 - (newest_s - time_s) / SPAN_S);
