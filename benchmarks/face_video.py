@@ -34,6 +34,8 @@ def main() -> None:
 def write_video(out: Path, photographs: Sequence[Path], seconds: float) -> int:
     """Writes the video; returns the number of its frames."""
     writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), FPS, SIZE_WH)
+    if not writer.isOpened():
+        raise SystemExit(f"Error: {out} can't be written: the folder must be there, and the name end in .mp4")
     count = 0
     for picture in wander([read_rgb(path) for path in photographs], round(seconds * FPS)):
         writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

@@ -26,6 +26,7 @@ from edge_stra.bench.probe import drawn_input
 from edge_stra.bench.rounds import WARM_UP, interleave
 from edge_stra.doctor import describe_delegate
 from edge_stra.export import Request, export
+from edge_stra.models.registry import MODEL_NAMES
 from edge_stra.runtime import Predictor, find_runtime
 
 
@@ -49,7 +50,8 @@ def measure_in_processes(paths: dict[str, Path], runs: int, processes: int) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mobilenetv2_stra.reid")
+    names = [name for name in MODEL_NAMES if "_stra." in name]
+    parser.add_argument("--model", choices=names, default="mobilenetv2_stra.reid")
     parser.add_argument("--quantize", nargs="+", default=["fp32", "int8"])
     parser.add_argument("--runs", type=int, default=100, help="of each network in each process")
     parser.add_argument("--processes", type=int, default=8)

@@ -22,6 +22,7 @@ def save_statistics(path: Path, by_recipe: dict[str, Statistics]) -> None:
         settings = statistics.settings and asdict(statistics.settings)
         notes[recipe] = {"tensors": list(statistics.low_high), "source": statistics.source, "settings": settings}
     save_file(arrays, path, metadata={"edge_stra": json.dumps(notes)})
+    path.chmod(0o644)  # safetensors keeps files to their owner
 
 
 def load_statistics(path: Path, recipe: str) -> Statistics:

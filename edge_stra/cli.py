@@ -49,6 +49,10 @@ class Commands(click.Group):
             raise click.ClickException(
                 f"{where}{error.strerror or error}; look at the disk and at permissions"
             ) from error
+        except MemoryError as error:
+            raise click.ClickException(
+                f"there is too little memory: {first_line(error) or 'none is left'}; take fewer or smaller pictures"
+            ) from error
         except ModuleNotFoundError as error:
             command = ctx.invoked_subcommand
             usual = "train" if command == "train" else "export"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def walk(source: Path) -> Iterator[Path]:
 
 def has_pictures(folder: Path) -> bool:
     """Whether `list_pictures` finds any there, were it asked to look; hidden folders have none."""
-    return not folder.name.startswith(".") and any(p.suffix.lower() in PICTURE_SUFFIXES for p in folder.iterdir())
+    return not folder.name.startswith(".") and any(p.suffix.lower() in PICTURE_SUFFIXES for p in walk(folder))
 
 
 def spread_indices(count: int, most: int) -> NDArray[np.int64]:
@@ -70,6 +71,11 @@ def spread_indices(count: int, most: int) -> NDArray[np.int64]:
 def spread(paths: list[Path], most: int) -> list[Path]:
     """At most so many of the paths, evenly spread."""
     return [paths[i] for i in spread_indices(len(paths), most)]
+
+
+def folded(name: str) -> str:
+    """A name in lower case and composed (NFC): disks of some systems hold letters with marks in two parts."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def list_fer(folder: Path, labels: Sequence[str] = FER_LABELS) -> tuple[list[Path], NDArray[np.int64]]:
@@ -86,10 +92,10 @@ def list_fer(folder: Path, labels: Sequence[str] = FER_LABELS) -> tuple[list[Pat
     if not folder.is_dir():
         raise DataError(f"{folder} must hold one folder for each label, but there is no such folder")
     names = {name: label for name, label in FER_FOLDERS.items() if label in labels}
-    names |= {label.lower(): label for label in labels}
+    names |= {folded(label): label for label in labels}
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in names):
-        label = names[path.name.lower()]
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and folded(p.name) in names):
+        label = names[folded(path.name)]
         if label in found:
             raise DataError(
                 f"{folder} must hold one folder for each label, but {found[label].name} and {path.name} are both "
@@ -102,7 +108,7 @@ def list_fer(folder: Path, labels: Sequence[str] = FER_LABELS) -> tuple[list[Pat
             f"{folder} must hold one folder for each label, but {', '.join(missing[:10])} is missing; found {there}"
         )
     for other in sorted(folder.iterdir()):  # pictures of one more class would be left out without a word
-        if other.is_dir() and other.name.lower() not in names and has_pictures(other):
+        if other.is_dir() and folded(other.name) not in names and has_pictures(other):
             raise DataError(f"{folder} must hold no folder but those of the labels, but holds {other.name}; move it")
     pairs = [(path, index) for index, label in enumerate(labels) for path in list_pictures(found[label])]
     return [path for path, _ in pairs], np.array([index for _, index in pairs])

@@ -112,7 +112,11 @@ def describe_runtime() -> dict[str, Any]:
     """The TFLite runtime that would be taken; light ones are really imported, TensorFlow is only looked for."""
     for name, module, _ in RUNTIMES:
         if name in HEAVY_RUNTIMES:
-            if sys.modules.get(module, False) is None or importlib.util.find_spec(module) is None:
+            if (
+                sys.modules.get(module, False) is None
+                or not (spec := importlib.util.find_spec(module))
+                or not spec.origin
+            ):
                 continue
             return {"name": name, "imported": False}
         try:

@@ -19,7 +19,7 @@ from edge_stra.data import list_fer
 from edge_stra.embeddings import unit_rows
 from edge_stra.identities import list_market
 from edge_stra.matches import draw_matches
-from edge_stra.ranking import RANKS, rank
+from edge_stra.ranking import RANKS, check_queries, rank
 from edge_stra.spec import ArtifactError
 from edge_stra.subjects import Array, Progress, Subject
 
@@ -82,6 +82,7 @@ def evaluate_reid(subject: Subject, data: Path, baseline: Subject | None = None,
     """
     check_task("reid", subject, baseline)
     query, gallery = list_market(data)
+    check_queries(query, gallery)  # before minutes of work
 
     def measure(model: Subject) -> tuple[Array, Array, dict[str, Any]]:
         paths = query.paths + gallery.paths

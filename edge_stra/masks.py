@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact
 from edge_stra.runtime import invoke, open_plain, quantize_array, read_float
+from edge_stra.spec import NetworkSpec
 
 MODE_ATTENTION = "FastModeAttention"  # the module of `edge_stra.fast_attention` whose softmax over nodes is the mask
 
@@ -24,10 +25,10 @@ class MaskReader:
     Serves one thread. Made by `find_masks`.
     """
 
-    def __init__(self, path: Path, interpreter: Any, detail: dict[str, Any], size_hw: tuple[int, int]) -> None:
+    def __init__(self, path: Path, interpreter: Any, detail: dict[str, Any], nodes_hw: tuple[int, int]) -> None:
         self.path, self.interpreter, self.detail = path, interpreter, detail
         (self.input,) = interpreter.get_input_details()
-        self.nodes_hw = grid_of(int(detail["shape"][-1]), size_hw)
+        self.nodes_hw = nodes_hw
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         self.interpreter.set_tensor(self.input["index"], quantize_array(x, self.input))
@@ -49,7 +50,10 @@ def find_masks(artifact: Artifact) -> MaskReader | None:
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
     outputs = [details[node["outputs"][0]] for node in interpreter._get_ops_details() if node["op_name"] == "SOFTMAX"]
     masks = [d for d in outputs if is_mask(d)]
-    return MaskReader(artifact.path, interpreter, masks[-1], artifact.spec.input.size_hw) if masks else None
+    grid = grid_of(artifact.spec.input.size_hw, artifact.spec.network)
+    if not masks or masks[-1]["shape"][-1] != grid[0] * grid[1]:
+        return None
+    return MaskReader(artifact.path, interpreter, masks[-1], grid)
 
 
 def is_mask(detail: dict[str, Any]) -> bool:
@@ -58,9 +62,7 @@ def is_mask(detail: dict[str, Any]) -> bool:
     return len(shape) == 3 and shape[1] == 1 and MODE_ATTENTION in detail["name"].rpartition("/")[2]
 
 
-def grid_of(nodes: int, size_hw: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of `nodes` in a map of the input's aspect."""
-    height = max(1, round((nodes * size_hw[0] / size_hw[1]) ** 0.5))
-    while nodes % height:
-        height -= 1
-    return height, nodes // height
+def grid_of(size_hw: tuple[int, int], network: NetworkSpec) -> tuple[int, int]:
+    """Rows and columns of the last stage's map: each of its strided convs rounds up (kernel 3, padding 1)."""
+    step = 8 * network.stem_stride * network.last_stage_stride
+    return -(-size_hw[0] // step), -(-size_hw[1] // step)

@@ -25,8 +25,9 @@ class Comparison:
     """How far `candidate` is from `reference`, over all pictures together.
 
     max_abs: largest difference; relative: the same over the reference's standard deviation; sqnr_db:
-    10 log10(sum reference^2 / sum difference^2), infinite where all is equal; cosine: the smallest of any
-    picture; top1: top-1 agreement, the share of pictures with the same first choice, None for an embedder.
+    10 log10(sum reference^2 / sum difference^2), infinite where all is equal; cosine: the smallest of any picture but
+    those with hardly any output (`cosine`); top1: top-1 agreement, the share of pictures with the same first choice,
+    None for an embedder.
     """
 
     reference: str

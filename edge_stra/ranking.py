@@ -14,11 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.identities import DISTRACTOR, JUNK, Crops
+from edge_stra.identities import DISTRACTOR, JUNK, Crops, count_answerable
 from edge_stra.spec import DataError
 
 RANKS = (1, 5, 10)
 CHUNK = 256  # queries at a time: 256 x 20,000 products take 20 MB
+
+
+def check_queries(asked: Crops, shown: Crops) -> None:
+    """Raises DataError where no query has a right crop, or one is junk or a distractor: names alone decide that."""
+    if (asked.identities <= DISTRACTOR).any():
+        name = asked.paths[int((asked.identities <= DISTRACTOR).argmax())].name
+        raise DataError(f"every query must be of a known identity, but {name} is a distractor (0) or junk (-1)")
+    if not count_answerable(asked, shown):
+        raise DataError("no query has a crop of its identity from another camera in the gallery; is it the right one?")
 
 
 def rank(query: NDArray[np.float32], asked: Crops, gallery: NDArray[np.float32], shown: Crops) -> dict[str, Any]:
@@ -30,9 +39,7 @@ def rank(query: NDArray[np.float32], asked: Crops, gallery: NDArray[np.float32],
     """
     if not (np.isfinite(query).all() and np.isfinite(gallery).all()):
         raise DataError("embeddings must be finite numbers, but one holds NaN or infinity")
-    if (asked.identities <= DISTRACTOR).any():
-        name = asked.paths[int((asked.identities <= DISTRACTOR).argmax())].name
-        raise DataError(f"every query must be of a known identity, but {name} is a distractor (0) or junk (-1)")
+    check_queries(asked, shown)
     keep = shown.identities != JUNK
     gallery, identities, cameras = gallery[keep], shown.identities[keep], shown.cameras[keep]
     precisions: list[float] = []
@@ -48,8 +55,6 @@ def rank(query: NDArray[np.float32], asked: Crops, gallery: NDArray[np.float32],
             number = np.arange(1, len(right) + 1)
             precisions.append(float((number / (number + before)).mean()))
             first_places.append(int(before[0]))
-    if not precisions:
-        raise DataError("no query has a crop of its identity from another camera in the gallery; is it the right one?")
     report: dict[str, Any] = {"map": 100 * float(np.mean(precisions))}
     report |= {f"rank{r}": 100 * float((np.array(first_places) < r).mean()) for r in RANKS}
     return report | {"queries": len(precisions)}

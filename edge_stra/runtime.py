@@ -7,6 +7,7 @@ XNNPACK, as one delegate, by default.
 from __future__ import annotations
 
 import importlib
+import operator
 import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator
@@ -47,9 +48,10 @@ def find_runtime(wanted: str | None = None) -> tuple[str, type[Any]]:
             if not is_absent(error, module):
                 problems.append(f"{name} is installed, but can't be loaded: {first_line(error)}; install it again")
             continue
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        return name, found
+        try:
+            return name, operator.attrgetter(attribute)(found)
+        except AttributeError as error:  # what was left of a package that is gone
+            problems.append(f"{name} is installed, but not whole: {first_line(error)}; install it again")
     if problems:
         raise BrokenError("; ".join(problems))
     names = wanted or ", ".join(name for name, _, _ in RUNTIMES)

@@ -134,9 +134,11 @@ class CoreMLPredictor:
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         pixels = to_pixels(x, self.spec, self.artifact.path)
         found = self.executor.run({INPUT: pixels}, wanted=[self.spec.output])[self.spec.output]
-        if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[0] != 1:
+        width = len(self.spec.labels) or "K"
+        good = isinstance(found, np.ndarray) and found.ndim == 2 and found.shape[0] == 1
+        if not good or width not in ("K", found.shape[1]):
             came = getattr(found, "shape", type(found).__name__)
             raise ArtifactError(
-                f"{self.artifact.path} must give {self.spec.output} of (1, K), but gives {came}; export it again"
+                f"{self.artifact.path} must give {self.spec.output} of (1, {width}), but gives {came}; export it again"
             )
-        return found.astype(np.float32)
+        return np.asarray(found, np.float32)

@@ -225,9 +225,9 @@ def test_the_webcam_is_named_as_python_names_its_pixels(page: Any, int8: Path, t
     page.get_by_role("button", name="Start webcam").click()
     until(page, "window.edgeStra.frames >= 5")
     script = "() => {" + PACK + "const {face, probabilities, smoothed} = window.edgeStra;"
-    script += "return [face.width, face.height, pack(face.bytes), probabilities, smoothed] }"
-    width, height, data, probabilities, smoothed = page.evaluate(script)
-    shown = page.locator("#label").inner_text()
+    script += "const shown = document.getElementById('label').textContent;"
+    script += "return [face.width, face.height, pack(face.bytes), probabilities, smoothed, shown] }"
+    width, height, data, probabilities, smoothed, shown = page.evaluate(script)
     page.screenshot(path=str(tmp_path / "webcam.png"))
     rgb_u8 = np.frombuffer(bytes_of(data), np.uint8).reshape(height, width, 3)
     assert width == height == round(0.72 * 480) and rgb_u8.std() > 30, "the face in the guide's square"

@@ -445,7 +445,7 @@ def test_a_dropped_source_is_tried_again_ever_later() -> None:
     steps.step(shade(2))
     assert number_of(next(frames).rgb_u8) == 2
     assert [w for w in waits.asked if w > 0] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
-    assert source.statistics()["reconnects"] == 1
+    wait_until(lambda: source.statistics()["reconnects"] == 1)  # the thread that reads counts after the picture came
     steps.step(None)
     source.close()
 
@@ -514,7 +514,7 @@ def test_a_file_in_real_time_drops_what_comes_too_fast(video: Path) -> None:
         times.append(frame.time_s)
         time.sleep(0.12)  # as slow as two frames of the file
     counts = source.statistics()
-    assert indices[0] == 0 and indices[-1] == 9
+    assert indices == sorted(set(indices)) and indices[-1] == 9
     assert counts["frames"] + counts["dropped"] == 10
     assert counts["dropped"] > 0
     assert times == sorted(times)

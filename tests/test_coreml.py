@@ -306,6 +306,21 @@ def test_digest_sees_names_and_contents(tmp_path: Path) -> None:
     assert digest(first) != digest(second)
 
 
+@pytest.mark.parametrize("width", [3, 100])
+def test_logits_of_another_width_than_the_labels_are_refused(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        def run(self, inputs: object, wanted: list[str]) -> dict[str, np.ndarray]:
+            return {name: np.zeros((1, width), np.float32) for name in wanted}
+
+    monkeypatch.setattr("edge_stra.mil.load_executor", lambda path: Other())
+    spec = get_spec(FER)
+    predictor = CoreMLPredictor(Artifact(Path("x.mlpackage"), spec, "coreml", "fp32", "0" * 64, None))
+    with pytest.raises(
+        ArtifactError, match=rf"must give logits of \(1, 7\), but gives \(1, {width}\); export it again"
+    ):
+        predictor(to_input(np.zeros((*spec.input.size_hw, 3), np.uint8), spec.input))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ from edge_stra.cli import main
 from edge_stra.loading import load_model
 from edge_stra.masks import find_masks, grid_of
 from edge_stra.models.attention import StRA
+from edge_stra.models.registry import create_model
 from edge_stra.shipped import shipped_artifact
+from edge_stra.spec import NetworkSpec
 from edge_stra.synthetic import face_pictures
 
 if TYPE_CHECKING:
@@ -270,9 +273,19 @@ def test_masks_read_from_a_file_are_those_of_pytorch(exported: Exported) -> None
     assert wanted.std() > 1e-3, "masks that are all alike would compare equal"
 
 
-@pytest.mark.parametrize(("nodes", "size_hw", "grid"), [(36, (88, 88), (6, 6)), (128, (256, 128), (16, 8))])
-def test_the_map_has_the_aspect_of_the_input(nodes: int, size_hw: tuple[int, int], grid: tuple[int, int]) -> None:
-    assert grid_of(nodes, size_hw) == grid
+@pytest.mark.parametrize("strides", [(2, 1), (1, 1), (2, 2), (1, 2)])
+@pytest.mark.parametrize("size_hw", [(88, 88), (256, 128), (65, 96), (97, 128), (33, 128), (44, 44)])
+def test_the_grid_of_the_masks_is_that_of_the_map(strides: tuple[int, int], size_hw: tuple[int, int]) -> None:
+    shape = NetworkSpec(stem_stride=strides[0], last_stage_stride=strides[1])
+    network = create_model("mobilenetv2_stra.fer", network=shape).eval()
+    with torch.inference_mode():
+        assert grid_of(size_hw, shape) == tuple(network.features(torch.zeros(1, 3, *size_hw)).shape[2:])
+
+
+def test_masks_of_another_number_of_nodes_are_not_drawn(exported: Exported) -> None:
+    artifact = open_artifact(exported.path)
+    other = replace(artifact.spec, network=NetworkSpec(stem_stride=1))
+    assert find_masks(replace(artifact, spec=other)) is None
 
 
 def test_masks_colour_the_face_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -24,9 +25,9 @@ from edge_stra import subjects
 from edge_stra.cli import Commands, main
 from edge_stra.commands.evaluate import models_of
 from edge_stra.confusion import draw_confusion, shade
+from edge_stra.data import list_fer
 from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures
 from edge_stra.extras import install_command
-from edge_stra.identities import list_market
 from edge_stra.matches import ASKED, RIGHT, WRONG
 from edge_stra.mirror import both_ways
 from edge_stra.models.random_weights import random_model
@@ -173,6 +174,8 @@ WRONG_MARKETS: dict[str, tuple[tuple[str, ...], str]] = {
     "nothing": ((), "but lacks query and bounding_box_test; found nothing"),
     "other names": (("query/a.jpg", "bounding_box_test/b.jpg"), "but one is named a.jpg"),
     "folders of identities": (("query/anna/1_c1.jpg", "bounding_box_test/anna/1_c2.jpg"), "but holds folders"),
+    "a distractor asks": (("query/0000_c1_a.jpg", "bounding_box_test/0001_c2_a.jpg"), "0000_c1_a.jpg is a distractor"),
+    "nothing to find": (("query/0001_c1_a.jpg", "bounding_box_test/0001_c1_b.jpg"), "no query has a crop of its ident"),
     "no queries": (("query/Thumbs.db", "bounding_box_test/0001_c1_a.jpg"), "holds none"),
 }
 
@@ -184,7 +187,7 @@ def test_another_layout_of_identities_is_one_line(case: str, tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=message):
-        list_market(tmp_path)
+        evaluate_reid(pointing(), tmp_path)  # which would find no picture in these files
 
 
 def test_tasks_and_labels_must_fit(faces: Path, market: Path) -> None:
@@ -198,6 +201,35 @@ def test_tasks_and_labels_must_fit(faces: Path, market: Path) -> None:
     turned = Subject(type(fer.spec)("x", "fer", fer.spec.input, FER_LABELS[::-1], "logits"), "turned.tflite", fer.rows)
     with pytest.raises(ArtifactError, match=r"turned\.tflite must have the labels anger, disgust"):
         evaluate(fer, faces, turned)
+
+
+def test_a_folder_of_no_label_is_named_also_where_its_pictures_lie_deeper(faces: Path) -> None:
+    deep = faces / "contempt" / "subject 1" / "session 2"
+    deep.mkdir(parents=True)
+    evaluate_fer(choosing(by_name(CHOSEN)), faces)  # nothing is in it
+    (faces / "fear" / "fear0.png").rename(deep / "fear0.png")
+    with pytest.raises(DataError, match="must hold no folder but those of the labels, but holds contempt; move it"):
+        evaluate_fer(choosing(by_name(CHOSEN)), faces)
+
+
+def test_a_label_is_the_same_in_either_form_of_its_letters(tmp_path: Path) -> None:
+    for name in ("mu\u0308de", "WACH"):  # as macOS and some archives keep it
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), np.zeros((8, 8), np.uint8))
+    paths, indices = list_fer(tmp_path, ("wach", "m\u00fcde"))
+    assert indices.tolist() == [0, 1] and paths[0].parent.name == "WACH"
+
+
+def test_too_little_memory_is_one_line() -> None:
+    @click.command()
+    def greedy() -> None:
+        np.empty((1 << 22, 1 << 22))
+
+    said = CliRunner().invoke(Commands("edge-stra", commands={"greedy": greedy}), ["greedy"])
+    assert said.exit_code == 1
+    assert re.search(r"^Error: there is too little memory: .*; take fewer or smaller pictures$", said.output), (
+        said.output
+    )
 
 
 def test_folders_are_those_of_the_labels_in_their_order(faces: Path) -> None:
@@ -396,7 +428,7 @@ def test_an_error_in_a_thread_ends_the_work() -> None:
     subject = Subject(get_spec(FER), "fails", threaded([fails, fails]))
     with pytest.raises(DataError, match="no picture"):
         subject.embed([Path(str(index)) for index in range(5000)])
-    assert len(done) < 1000
+    assert len(done) < 4000
 
 
 # ---------------------------------------------------------------- pictures

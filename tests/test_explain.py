@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from edge_stra.cli import main
 from edge_stra.explain import Explanation, explain, explain_folder, explain_picture, load_explainable
-from edge_stra.masks import grid_of
 from edge_stra.models.attention import Attention, StRA, diversity_loss
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.random_weights import random_model
@@ -168,13 +167,6 @@ def test_heat_is_where_the_mask_is(node: tuple[int, int]) -> None:
     assert np.ptp(cells[far]) == 0  # the picture below, and nothing on it
     assert np.unravel_index(cells.argmax(), cells.shape) == node
     assert cells[node] > 1.8 * cells[far].max()
-
-
-@pytest.mark.parametrize(
-    ("nodes", "size_hw", "grid"), [(1, (8, 88), (1, 1)), (6, (1, 512), (1, 6)), (0, (8, 8), (1, 0))]
-)
-def test_a_grid_has_a_row_at_least(nodes: int, size_hw: tuple[int, int], grid: tuple[int, int]) -> None:
-    assert grid_of(nodes, size_hw) == grid
 
 
 def test_an_enlarged_mask_keeps_within_its_values() -> None:

@@ -452,7 +452,7 @@ def test_the_nearest_within_the_threshold_or_nobody(uri: str) -> None:
 
 def test_ages_and_times() -> None:
     assert [parse_age(text) for text in ("90m", "12h", "30d", "8w", "0d")] == [5400, 43_200, 2_592_000, 4_838_400, 0]
-    assert parse_time("2026-11-21T10:00+00:00") == 1_795_255_200
+    assert parse_time("2024-11-21T10:00+00:00") == 1_732_183_200
     for bad in ("", "30", "d", "-1d", "1.5d", "30 days", "1y"):
         with pytest.raises(DataError, match="an age must be"):
             parse_age(bad)
@@ -641,7 +641,7 @@ def test_adds_finds_lists_and_forgets(commands: Callable[..., Result], tmp_path:
     anna = [draw(tmp_path / f"anna{i}.png", "rg", i) for i in range(3)]
     bob, other = draw(tmp_path / "bob.png", "bk"), draw(tmp_path / "other.png", "wb")
     said = commands(
-        "add", "--model=model", *anna[:2], "--identity", "anna", "--camera", "3", "--time", "2026-11-21T10:00"
+        "add", "--model=model", *anna[:2], "--identity", "anna", "--camera", "3", "--time", "2024-11-21T10:00"
     )
     assert said.stdout == "added 2; sqlite:///gallery.db holds 2 embeddings\n"
     assert (
@@ -653,7 +653,7 @@ def test_adds_finds_lists_and_forgets(commands: Callable[..., Result], tmp_path:
     found = commands("search", "--model=model", anna[2], other, "-k", "2")
     assert "default" in found.stderr
     lines = found.stdout.splitlines()
-    assert lines[0] == f"{anna[2]}: anna" and "anna  (camera 3, 2026-11-21 10:00)" in lines[1]
+    assert lines[0] == f"{anna[2]}: anna" and "anna  (camera 3, 2024-11-21 10:00)" in lines[1]
     assert f"{other}: unknown" in lines
     rows = json.loads(commands("search", "--model=model", anna[2], other, "--threshold", "0.4", "--json").stdout)
     assert [(r["known"], r["identity"], r["threshold"], r["threshold_from"]) for r in rows] == [

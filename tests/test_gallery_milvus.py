@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_stra.extras import install_command
+from edge_stra.gallery import milvus
 from edge_stra.gallery.checks import MAX_ADD
 from edge_stra.gallery.copying import copy_gallery
 from edge_stra.gallery.open import open_gallery
@@ -84,9 +85,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pytest.skip(f"{PYTHON_VARIABLE} must name a Python that has milvus==2.3.5, to start a server")
     folder = tmp_path_factory.mktemp("milvus")
     running = Server(python, folder)
+    limits = pytest.MonkeyPatch()  # a camera can't wait long; a test on a busy machine can
+    limits.setattr(milvus, "SEARCH_S", 60.0)
+    limits.setattr(milvus, "CONNECT_S", 60.0)
     try:
         yield running
     finally:
+        limits.undo()
         running.close()
         shutil.rmtree(folder, ignore_errors=True)  # 500 MB, which pytest would keep
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 
 from edge_stra.export import Exported, Request, export
 from edge_stra.preprocess import to_input
-from edge_stra.runtime import dequantize_array, load_predictor, quantize_array
-from edge_stra.spec import FER_LABELS, DataError
+from edge_stra.runtime import dequantize_array, find_runtime, load_predictor, quantize_array
+from edge_stra.spec import FER_LABELS, BrokenError, DataError
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [(np.int8, -128, 127), (np.uint8, 0, 255)])
@@ -26,6 +27,14 @@ def test_integers_are_rounded_to_the_nearest_and_kept_in_range(dtype: Any, low: 
     assert found.dtype == dtype
     assert found.tolist() == [3, 3, 4, 5, 5, 4, high, low]  # 1.5 and 2.5 steps go to the even 2
     assert dequantize_array(found[:4], detail).tolist() == [0.0, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("rest", [types.ModuleType("tensorflow"), types.SimpleNamespace(lite=None)])
+def test_what_is_left_of_a_runtime_that_is_gone_is_told(rest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_stra.runtime.RUNTIMES", [("tensorflow", "tensorflow", "lite.Interpreter")])
+    monkeypatch.setitem(sys.modules, "tensorflow", rest)
+    with pytest.raises(BrokenError, match=r"tensorflow is installed, but not whole: .*; install it again"):
+        find_runtime()
 
 
 @pytest.mark.parametrize(

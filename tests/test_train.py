@@ -1,10 +1,12 @@
 """Training: what it leaves out, what it draws, that a killed run ends where the unbroken one does, alone or in two."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -580,6 +582,17 @@ def test_a_recipe_that_is_no_json_is_told_in_one_line(text: str, tmp_path: Path)
         load_recipe(str(tmp_path / "odd.json"))
 
 
+def test_crops_of_nobody_are_told_of(people: Path) -> None:
+    assert "left out" not in create_task(REID, parse_recipe(small("reid"), "test"), people, 4).remark
+    for path in sorted((people / "bounding_box_train").iterdir())[:4]:
+        path.rename(path.with_name("0000" + path.name[4:]))
+    for held in (0, 4):
+        task = create_task(REID, parse_recipe(small("reid"), "test"), people, held)
+        assert "4 crops of the identities 0 and -1 are left out" in task.remark
+        assert task.remark.count(";") == (held > 0)
+        assert task.summary.startswith("12 crops of 3" if held else "28 crops of 7")
+
+
 def test_held_out_people_of_one_camera_are_refused_before_training(people: Path) -> None:
     for path in (people / "bounding_box_train").iterdir():
         path.rename(path.with_name(path.name.replace("_c2", "_c1")))
@@ -718,6 +731,29 @@ def test_the_kaggle_csv_is_unpacked_into_folders_that_train_as_it_does(tmp_path:
     assert found == {"train/happiness/00000.png", "train/surprise/00001.png", "validation/neutral/00000.png"}
     again = unpack(source, out)
     assert again.returncode == 1 and "holds something" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_a_csv_that_finds_no_room_leaves_no_part_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "unpack_fer.py"
+    names = runpy.run_path(str(script))
+    rows: list[tuple[object, object, str]] = [
+        (label, " ".join(["7"] * 2304), usage) for usage in ("Training", "PublicTest") for label in range(7)
+    ]
+    source, out, written = write_csv(tmp_path / "f.csv", rows), tmp_path / "out", list[Path]()
+
+    class Full:
+        """A picture that the disk has room for, until the tenth."""
+
+        def tofile(self, path: Path) -> None:
+            written.append(path)
+            if len(written) == 10:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            path.write_bytes(b"a picture")
+
+    monkeypatch.setattr(names["cv2"], "imencode", lambda suffix, picture: (True, Full()))
+    with pytest.raises(OSError, match="No space left"):
+        names["unpack"](source, out)
+    assert len(written) == 10 and list(out.iterdir()) == []
 
 
 def unpack(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -1004,6 +1040,7 @@ def test_a_stage_is_found_by_its_epoch() -> None:
         ({"dropout": 1.5}, "dropout must be a share, 0 to 1, but is 1.5"),
         ({"mean_of_last": 4}, "mean_of_last must be at most 3"),
         ({"batch": 0}, "batch must be at least 1, but is 0"),
+        ({"task": "reid", "batch": 1}, "batch must be at least 2 for people"),
         ({"stages": [{"epochs": 0, "size": [44, 44]}]}, "epochs must be at least 1"),
         ({"schedule": {"kind": "steps", "every": 0}}, "every must be at least 1"),
         ({"learning_rate": float("inf")}, "learning_rate must be a finite number, but is inf"),

@@ -20,7 +20,7 @@ from edge_stra.apps.modes import MODE_COLORS
 from edge_stra.apps.privacy import hide
 from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 
-from edge_stra.commands.common import emit_text, say
+from edge_stra.commands.common import emit_text, say, say_over
 from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
 from edge_stra.detections import Detection
 from edge_stra.fer_view import MAX_FACES, ExpressionView
@@ -167,13 +167,21 @@ def test_a_signal_ends_the_app_with_all_outputs_closed(name: str) -> None:
 
     def before(number: int, frame: Any) -> None: ...
 
+    class Struck(Frames):
+        """The signal comes after the third frame."""
+
+        def frames(self) -> Iterator[Frame]:
+            for frame in super().frames():
+                yield frame
+                if frame.index == 2:
+                    os.kill(os.getpid(), number)
+
     controls, output = Controls(0.4), Kept()
     inherited = signal.signal(number, before)  # under nohup the tests ignore one, and would wait for ever
     try:
-        threading.Timer(0.1, lambda: os.kill(os.getpid(), number)).start()
         with stop_on_signals(controls.stop):
-            summary = watch(Frames(None), Plain(), [output], controls, print)
-        assert output.closed == 1 and summary.frames > 0
+            summary = watch(Struck(None), Plain(), [output], controls, print)
+        assert output.closed == 1 and 0 < summary.frames < 5
         assert signal.getsignal(number) is before
     finally:
         signal.signal(number, inherited)
@@ -198,7 +206,7 @@ def test_a_terminal_that_was_closed_ends_nothing(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("click.echo", gone)
     say("a camera is back")
-    say("\r7 frames", nl=False)
+    say_over("7 frames")
     with pytest.raises(OSError):
         emit_text("a result must not be lost in silence")
 

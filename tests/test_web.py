@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -441,7 +442,6 @@ def test_events_tell_settings_status_and_the_newest_scene_at_a_bounded_rate() ->
     async def task(session: Any) -> None:
         kinds: dict[str, int] = {}
         async with session.ws_connect(output.url + "events") as events:
-            began_s, written = time.monotonic(), producer.count
             frames: list[int] = []
             while kinds.get("scene", 0) < 10:
                 news = await events.receive_json()
@@ -449,18 +449,30 @@ def test_events_tell_settings_status_and_the_newest_scene_at_a_bounded_rate() ->
                 if news["kind"] == "scene":
                     frames.append(news["frame"])
                     assert news["rows"][0]["label"] == "happiness" and "picture_u8" not in news
-            passed_s = time.monotonic() - began_s
-            assert passed_s >= 9 / routes.EVENTS_PER_S, "faster than the limit"
-            assert frames == sorted(set(frames)), "newest wins, none twice"
-            assert frames[-1] - frames[0] > 9 or producer.count - written < 15, "scenes must have been skipped"
+            assert min(np.diff(sent_s)) >= 1 / routes.EVENTS_PER_S - 0.005, "faster than the limit"
+            assert frames == [3 + 4 * index for index in range(10)], "newest wins, none twice"
             assert kinds["controls"] == 1 and kinds["status"] >= 1
             controls.change({"threshold": 0.9})
             while (news := await events.receive_json())["kind"] != "controls":
                 pass
             assert news["threshold"] == 0.9
 
-    controls = Controls(0.4)
-    with serving(controls=controls) as output, Producer(output) as producer:
+    controls, sent_s, numbers = Controls(0.4), list[float](), itertools.count()
+
+    def four_scenes() -> None:
+        for _ in range(4):
+            output.write(scene(next(numbers)))
+
+    def text() -> str:
+        """What is told of the newest scene; four more come before the next telling."""
+        sent_s.append(output.loop.time())
+        found = kept()
+        four_scenes()
+        return found
+
+    with serving(controls=controls) as output:
+        kept, output.hub.text = output.hub.text, text  # type: ignore[method-assign]
+        four_scenes()
         run(task)
 
 
@@ -487,7 +499,7 @@ def test_ten_viewers_at_once_all_get_pictures_encoded_once(monkeypatch: pytest.M
     assert len(encoded) == len(set(encoded)) <= written, "once for all viewers"
 
 
-def test_a_viewer_who_never_reads_holds_up_nobody() -> None:
+def test_a_viewer_who_never_reads_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """One picture fills the buffers of a socket that is never read; the app and another viewer go on."""
 
     async def task(session: Any) -> None:
@@ -504,6 +516,7 @@ def test_a_viewer_who_never_reads_holds_up_nobody() -> None:
         await stream.aclose()  # type: ignore[attr-defined]
         stuck.close()
 
+    monkeypatch.setattr(routes, "DRAIN_S", 3600)  # what comes of it in the end is the next test's
     with serving() as output, Producer(output, noise()) as producer:
         run(task)
 
@@ -527,7 +540,7 @@ def test_a_viewer_who_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_viewer_who_reads_slowly_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes several times DRAIN_S here, and all of it comes."""
-    monkeypatch.setattr(routes, "DRAIN_S", 0.6)
+    monkeypatch.setattr(routes, "DRAIN_S", 1.5)
     monkeypatch.setattr(routes, "BUFFER_BYTES", 16 << 10)
     with serving() as output:
         slow = socket.socket()
@@ -543,7 +556,7 @@ def test_a_viewer_who_reads_slowly_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
             part = slow.recv(32 << 10)
             assert part, f"cut off after {len(taken)} bytes"
             taken += part
-            time.sleep(0.06)
+            time.sleep(0.15)
         assert time.monotonic() - began > 2 * routes.DRAIN_S, "too fast to prove anything"
         assert len(output.hub.clients) == 1
         slow.close()

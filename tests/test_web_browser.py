@@ -251,7 +251,8 @@ def test_a_wish_that_nobody_answers_is_given_up_and_the_next_one_is_asked(live: 
     until(page, "document.getElementById('threshold').value === '0.4'")
     held: list[Any] = []
     page.route("**/api/controls", lambda route: held.append(route))
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(5)  # seconds; from now on the page's time goes on where the test lets it
     page.get_by_label("Blur faces").check()
     until(page, lambda: len(held) == 1)
     page.clock.fast_forward(9_000)
@@ -292,7 +293,7 @@ def test_the_token_is_asked_for_once(live: Any, opened: Any) -> None:
     page = opened(app.output.url, quiet=False)  # 401 on the way
     page.get_by_label("Token").fill("a-wrong-token-of-some-length")
     page.keyboard.press("Enter")
-    page.wait_for_load_state()
+    page.get_by_role("alert").wait_for()  # which the new page alone has
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Open").click()
     until(page, "document.getElementById('picture')?.naturalWidth === 320")
@@ -327,8 +328,11 @@ def test_a_connection_that_falls_silent_is_given_up(live: Any, opened: Any) -> N
     page.wait_for_selector(".card h3")
     silent: list[Any] = []
     page.route_web_socket("**/events", lambda socket: silent.append(socket))
+    page.clock.install()
     page.reload()
-    until(page, lambda: len(silent) == 2)  # the page has another try
+    until(page, lambda: len(silent) == 1)
+    page.clock.fast_forward(11_000)
+    until(page, lambda: len(silent) == 2)  # it has another try
 
 
 def test_after_a_stall_the_pictures_are_asked_for_again(live: Any, opened: Any) -> None:

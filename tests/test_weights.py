@@ -80,11 +80,19 @@ def with_value(value: float) -> Callable[[Path], Path]:
     return make
 
 
+def codes(folder: Path) -> Path:
+    state = create_model(NAME).state_dict()
+    state["features.0.0.weight"] = (state["features.0.0.weight"] * 100).to(torch.int8)
+    save_file(state, folder / "codes.safetensors")
+    return folder / "codes.safetensors"
+
+
 BAD_FOR_THE_MODEL: dict[str, tuple[Callable[[Path], Path], str]] = {
     "another architecture": (another_architecture, r"must hold the weights of .* missing .* another architecture"),
     "another width": (another_width, r"of another shape \(.*is it another architecture"),
     "one tensor more": (with_one_more, r"1 unknown \(extra\)"),
     "NaN": (with_value(float("nan")), "must hold finite numbers, but head.linear.weight"),
+    "codes of a quantized network": (codes, "must hold floating-point weights, but features.0.0.weight is torch.int8"),
     "infinity": (with_value(float("inf")), "must hold finite numbers, but head.linear.weight"),
 }
 
@@ -310,6 +318,7 @@ def test_saved_weights_come_back_to_the_bit(tmp_path: Path, live: Callable[..., 
     for key, value in source.state_dict().items():
         assert key.endswith("num_batches_tracked") or torch.equal(value, target.state_dict()[key]), key
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o644, "others may export what was trained as root"
 
 
 def test_float16_comes_back_as_float32_within_half_a_step(tmp_path: Path, live: Callable[..., nn.Module]) -> None:

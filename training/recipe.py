@@ -153,6 +153,8 @@ def parse_recipe(data: Any, name: str) -> Recipe:
             f"{name}: batch must be a multiple of identities_per_batch, but {recipe.batch} is none of "
             f"{recipe.identities_per_batch}"
         )
+    if recipe.task == "reid" and recipe.batch < 2:
+        raise ModelError(f"{name}: batch must be at least 2 for people, whose head is normalised over it, but is 1")
     if recipe.mean_of_last > recipe.epochs + 1:
         raise ModelError(
             f"{name}: mean_of_last must be at most {recipe.epochs + 1}, one for each epoch and one for the start, but "

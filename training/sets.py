@@ -63,20 +63,20 @@ def without_duplicates(pictures: Pictures, held_out: Tensor) -> Pictures:
     return pictures.take(torch.tensor([picture.numpy().tobytes() not in seen for picture in pictures.pixels]))
 
 
-def load_crops(source: Path, held: int, seed: int) -> tuple[Crops, Crops | None]:
-    """Training crops and, where `held` is not 0, those of the identities held out.
+def load_crops(source: Path, held: int, seed: int) -> tuple[Crops, Crops | None, int]:
+    """Training crops, where `held` is not 0 those of the identities held out, and how many are of nobody (0 and -1).
 
     `source` is a folder of crops, or one that holds `bounding_box_train`; the test set beside it is not looked at.
     """
     folder = source / TRAIN
     crops = list_crops(folder if folder.is_dir() else source)
-    crops = crops.take(crops.identities > DISTRACTOR)
-    return hold_out(crops, held, seed) if held else (crops, None)
+    people = crops.take(crops.identities > DISTRACTOR)
+    return (*(hold_out(people, held, seed) if held else (people, None)), len(crops) - len(people))
 
 
 def read_crops(crops: Crops, size: Size, progress: Progress = iter) -> Tensor:
     """uint8 [count, 3, height, width]."""
-    stack = torch.empty(len(crops), 3, *size, dtype=torch.uint8)
+    stack = torch.from_numpy(np.empty((len(crops), 3, *size), np.uint8))  # a MemoryError says more than torch's error
     for index, path in enumerate(progress(crops.paths)):
         rgb = read_rgb(path)
         stack[index] = torch.from_numpy(rgb if rgb.shape[:2] == size else resize_exact(rgb, size)).permute(2, 0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -69,7 +70,9 @@ def start(
             say(f"{spec.name}, recipe {recipe_name}: {task.summary}, {recipe.epochs} epochs, {world.device}")
             if task.remark:
                 say(task.remark)
-            if recipe.precision == "bf16" and world.device.type == "cpu" and not has_native_bfloat16(world.device):
+            x86 = platform.machine().lower() in ("x86_64", "amd64")  # torch tells nothing of other CPUs
+            slow = world.device.type == "cpu" and x86 and not has_native_bfloat16(world.device)
+            if recipe.precision == "bf16" and slow:
                 say('this CPU only imitates bfloat16: a recipe with "precision": "fp32" is faster here')
             if run.trained and spec.task == "reid" and held:
                 say("the identities held out must be the same all along: where --init has seen them, scores flatter")

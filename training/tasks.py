@@ -166,7 +166,7 @@ class ReidTask(Task):
     def __init__(self, model: str, recipe: Recipe, data: Path, held: int, progress: Progress = iter) -> None:
         super().__init__(model, recipe)
         # Which identities are held out does not depend on the run's seed: figures of several runs compare.
-        crops, held_crops = load_crops(data, held, seed=0)
+        crops, held_crops, nobody = load_crops(data, held, seed=0)
         names, labels = np.unique(crops.identities, return_inverse=True)
         self.identities = len(names)
         self.pictures = Pictures(read_crops(crops, recipe.stored, progress), torch.from_numpy(labels))
@@ -185,6 +185,9 @@ class ReidTask(Task):
         if self.query and self.gallery:
             asked = self.query[1]
             self.remark = f"{count_answerable(asked, self.gallery[1])} of {len(asked)} queries have an answer to find"
+        if nobody:
+            left = f"{nobody} crops of the identities 0 and -1 are left out: Market-1501's distractors and junk"
+            self.remark = "; ".join(filter(None, [self.remark, left]))
 
     def create_learner(self) -> Learner:
         return Learner(create_model(self.spec.name), self.identities)

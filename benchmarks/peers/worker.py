@@ -57,7 +57,8 @@ class Worker:
     def ask(self, question: dict[str, Any], seconds: float = RUN_SECONDS) -> dict[str, Any]:
         """Its answer. Raises WorkerFailed where it ended, or took too long; it is ended then."""
         assert self.process.stdin is not None
-        timer = threading.Timer(seconds, self.process.kill)
+        late = threading.Event()
+        timer = threading.Timer(seconds, lambda: (late.set(), self.process.kill()))
         timer.start()
         try:
             self.process.stdin.write(json.dumps(question) + "\n")
@@ -66,13 +67,12 @@ class Worker:
         except BrokenPipeError:
             line = ""
         finally:
-            late = not timer.is_alive()
             timer.cancel()
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
         code = self.process.wait()
-        raise WorkerFailed(f"took more than {seconds:g} s" if late else why(self.log.read_bytes(), code))
+        raise WorkerFailed(f"took more than {seconds:g} s" if late.is_set() else why(self.log.read_bytes(), code))
 
     def stop(self) -> None:
         if self.process.poll() is None:

@@ -20,7 +20,7 @@ from edge_stra.targets import TARGETS, get_target
     help="JSON: labels, input and network of your weights, where not the model's own.",
 )
 @click.option("--target", default="tflite", show_default=True, help=" | ".join(TARGETS))
-@click.option("--quantize", help="See below; each target has its own. Default: int8, for coreml fp16.")
+@click.option("--quantize", help="See above; each target has its own. Default: int8, for coreml fp16.")
 @click.option("--calibration", type=PathType, help="Folder of pictures, or a text file with one path a line.")
 @click.option("--ranges", help="Of int8 activations: minmax | percentile | mse. Default: as the recipe says.")
 @click.option(

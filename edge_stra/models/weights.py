@@ -120,6 +120,11 @@ def fit_weights(model: nn.Module, state: dict[str, Tensor], path: Path, name: st
         raise ModelError(
             f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture{labels}?"
         )
+    if codes := [k for k, v in state.items() if own[k].is_floating_point() and not v.is_floating_point()]:
+        raise ModelError(
+            f"{path} must hold floating-point weights, but {codes[0]} is {state[codes[0]].dtype}: codes of a quantized "
+            "network, say; give the weights from before that"
+        )
     cast = {k: state.get(k, own[k]).to(own[k].dtype) for k in own}
     check_finite(cast, path)  # float64 may hold more than float32 does
     model.load_state_dict(cast)
@@ -193,6 +198,7 @@ def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None,
     temporary = path.with_name(path.name + ".tmp")
     try:
         save_file(state, temporary, {"model": name} if name else None)
+        temporary.chmod(0o644)  # safetensors keeps files to their owner; these hold nobody's secrets
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
