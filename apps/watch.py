@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import FrameType
 
-from edge_stra.scene import Controls, Output, Scene, Source, Stopwatch, View
+from edge_stra.live.scene import Controls, Output, Scene, Source, Stopwatch, View
+from edge_stra.live.summary import Summary
 from edge_stra.spec import OutputError
-from edge_stra.summary import Summary
 
 Tell = Callable[[str], None]
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])

@@ -36,8 +36,8 @@ from edge_stra.models.registry import get_spec
 from edge_stra.parity import compare
 from edge_stra.preprocess import load_input
 from edge_stra.ranking import rank
-from edge_stra.runtime_coreml import CoreMLPredictor, digest, read_embedded
 from edge_stra.spec import EdgeStraError
+from edge_stra.targets.coreml import CoreMLPredictor, digest, read_embedded
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 CALIBRATION_PICTURES = 64

@@ -36,7 +36,7 @@ from edge_stra.parity import compare, outputs_of
 from edge_stra.preprocess import load_input
 from edge_stra.runtime import Predictor, read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
-from edge_stra.tflite_file import embed
+from edge_stra.targets.tflite import embed
 
 Corrections = dict[str, np.ndarray]
 Extremes = dict[str, tuple[float, float]]

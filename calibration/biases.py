@@ -18,7 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edge_stra.tflite_schema import pack, parse
+from edge_stra.targets.tflite_schema import pack, parse
 
 FULL = 2**31 - 1
 ROOM = 2**30  # half of it: products are added to the bias in int32

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_stra.spec import Recipe, Statistics
-from edge_stra.tflite_schema import parse
+from edge_stra.targets.tflite_schema import parse
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 CLIPPED = (*WEIGHTED, "ADD")

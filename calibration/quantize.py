@@ -11,7 +11,7 @@ from edge_stra.calibration.biases import hold_biases
 from edge_stra.extras import install_command
 from edge_stra.quiet import quiet_tools
 from edge_stra.spec import DataError, MissingError, Recipe, Statistics
-from edge_stra.tflite_schema import parse
+from edge_stra.targets.tflite_schema import parse
 
 STATIC_BITS = {"int8": 8, "int8-tensor": 8, "int16": 16}
 """Bits of activations by kind of rule."""

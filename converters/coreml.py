@@ -31,8 +31,8 @@ from edge_stra.artifact import inner_spec
 from edge_stra.extras import install_command
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.quiet import quiet_tools
-from edge_stra.runtime_coreml import INNER_SPEC, INPUT, to_pixels
 from edge_stra.spec import DataError, MissingError, ModelError, ModelSpec
+from edge_stra.targets.coreml import INNER_SPEC, INPUT, to_pixels
 
 LABEL, PROBABILITIES, EMBEDDING = "classLabel", "probabilities", "embedding"
 IOS_VERSIONS = (16, 17, 18)

@@ -27,7 +27,7 @@ from edge_stra.converters.coreml_weights import EARLY, EXACT
 from numpy.typing import NDArray
 
 from edge_stra.mil import load_executor
-from edge_stra.runtime_coreml import INPUT
+from edge_stra.targets.coreml import INPUT
 
 RANGES = "mse"
 """As in the recipe `int8`; edge_stra.calibration.ranges says what it is."""

@@ -23,8 +23,8 @@ from torch import nn
 from edge_stra.extras import install_command
 from edge_stra.layers import module_path
 from edge_stra.quiet import quiet_tools
-from edge_stra.runtime_onnx import open_session
 from edge_stra.spec import DataError, MissingError, ModelSpec, Recipe, Statistics
+from edge_stra.targets.onnx_runtime import open_session
 
 Array = NDArray[np.float32]
 FLOAT = re.compile(r"features\.(0|1|2\.conv\.0)(\.|$)|.*\.neighbours$")

@@ -1,7 +1,7 @@
 """An artifact and its manifest: written without halves, read back with suspicion.
 
-An artifact carries its essentials inside (`tflite_file` and its like, by target). The JSON manifest beside it says the
-rest and holds the SHA-256 of the file.
+An artifact carries its essentials inside (`edge_stra.targets`: tflite, onnx, coreml). The JSON manifest beside it says
+the rest and holds the SHA-256 of the file.
 """
 
 from __future__ import annotations

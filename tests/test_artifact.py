@@ -22,7 +22,7 @@ from edge_stra.artifact import (
 )
 from edge_stra.models.registry import MODEL_NAMES, get_spec
 from edge_stra.spec import FER_LABELS, ArtifactError, ModelSpec, OutputError
-from edge_stra.tflite_file import embed, read_embedded
+from edge_stra.targets.tflite import embed, read_embedded
 
 FLATBUFFER = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 4
 SPEC = get_spec("mobilenetv2_stra.fer")
@@ -176,7 +176,7 @@ def test_an_archive_of_something_else_or_under_a_password_is_refused(tmp_path: P
 
 def test_a_specification_that_unpacks_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_artifact(tmp_path)
-    monkeypatch.setattr("edge_stra.tflite_file.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("edge_stra.targets.tflite.MAX_JSON_BYTES", 100)
     with pytest.raises(ArtifactError, match="refused"):
         read_embedded(path)
 

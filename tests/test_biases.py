@@ -21,7 +21,7 @@ from torch import nn
 from edge_stra.parity import sqnr_db
 from edge_stra.runtime import find_runtime, read_tensors
 from edge_stra.spec import Statistics
-from edge_stra.tflite_schema import compact, parse
+from edge_stra.targets.tflite_schema import compact, parse
 
 pytestmark = pytest.mark.slow
 SIZE = (8, 8)

@@ -29,7 +29,7 @@ from edge_stra.models.weights import save_weights
 from edge_stra.shipped import shipped_artifact
 from edge_stra.spec import FER_LABELS, ModelSpec
 from edge_stra.synthetic import face_pictures
-from edge_stra.tflite_file import embed
+from edge_stra.targets.tflite import embed
 
 if TYPE_CHECKING:
     from edge_stra.export import Exported

@@ -29,9 +29,9 @@ from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import Comparison, compare, outputs_of
 from edge_stra.preprocess import to_input
-from edge_stra.runtime_coreml import CoreMLPredictor, check_package, digest, read_embedded, to_pixels
 from edge_stra.spec import ArtifactError, DataError, ModelError
 from edge_stra.synthetic import synthetic_pictures
+from edge_stra.targets.coreml import CoreMLPredictor, check_package, digest, read_embedded, to_pixels
 
 FER, REID = "mobilenetv2_stra.fer", "mobilenetv2_stra.reid"
 # Drawn pictures, shipped weights. Measured: docs/coreml.md.

@@ -20,12 +20,12 @@ from edge_stra.apps.attention import draw_masks
 from edge_stra.artifact import open_artifact
 from edge_stra.cli import main
 from edge_stra.loading import load_model
-from edge_stra.masks import find_masks, grid_of
 from edge_stra.models.attention import StRA
 from edge_stra.models.registry import create_model
 from edge_stra.shipped import shipped_artifact
 from edge_stra.spec import NetworkSpec
 from edge_stra.synthetic import face_pictures
+from edge_stra.views.masks import find_masks, grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,7 +241,7 @@ def test_the_app_runs_where_heavy_packages_can_not_be_imported(video: Path, expo
         "import sys\n"
         f"for name in {HEAVY!r}: sys.modules[name] = None\n"
         "from edge_stra.cli import main\n"
-        "import edge_stra.web.server, edge_stra.commands.gallery, edge_stra.reid_view\n"
+        "import edge_stra.web.server, edge_stra.commands.gallery, edge_stra.views.people\n"
         "main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", script, "demo", "fer", str(video), "--model", str(exported.path)]

@@ -33,8 +33,8 @@ from edge_stra.reformulate import reformulate
 from edge_stra.runtime import load_predictor
 from edge_stra.shipped import shipped_statistics
 from edge_stra.spec import DataError, OutputError, ParityError, Statistics
-from edge_stra.tflite_file import embed, read_embedded
-from edge_stra.tflite_schema import compact
+from edge_stra.targets.tflite import embed, read_embedded
+from edge_stra.targets.tflite_schema import compact
 
 pytestmark = pytest.mark.slow
 NAME = "mobilenetv2_stra.fer"

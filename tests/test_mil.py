@@ -563,7 +563,7 @@ def test_the_exported_half_precision_takes_less_than_a_second(tmp_path: Path) ->
     from edge_stra.export import Request, export
     from edge_stra.loading import load_model
     from edge_stra.preprocess import to_input
-    from edge_stra.runtime_coreml import CoreMLPredictor
+    from edge_stra.targets.coreml import CoreMLPredictor
 
     name = "mobilenetv2_stra.reid"
     predictor = CoreMLPredictor(open_artifact(export(Request(name, "fp16", tmp_path, target="coreml")).path))

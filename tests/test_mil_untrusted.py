@@ -25,8 +25,8 @@ from edge_stra.mil.inputs import read_inputs
 from edge_stra.mil.report import weights_of
 from edge_stra.mil.weights import METADATA
 from edge_stra.quiet import quiet_tools
-from edge_stra.runtime_coreml import CoreMLPredictor, digest, labels_of
 from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec
+from edge_stra.targets.coreml import CoreMLPredictor, digest, labels_of
 
 with quiet_tools():
     import coremltools as ct

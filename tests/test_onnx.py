@@ -18,10 +18,10 @@ from edge_stra.artifact import MAX_JSON_BYTES, Artifact
 from edge_stra.extras import install_command
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
-from edge_stra.onnx_file import MESSAGES, embed, fields, has_external_data, read_embedded, read_onnx, write_varint
 from edge_stra.parity import compare, outputs_of
-from edge_stra.runtime_onnx import OnnxPredictor
 from edge_stra.spec import ArtifactError, DataError, InputSpec, MissingError, ModelSpec, Statistics
+from edge_stra.targets.onnx import MESSAGES, embed, fields, has_external_data, read_embedded, read_onnx, write_varint
+from edge_stra.targets.onnx_runtime import OnnxPredictor
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; scripts/setup onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; scripts/setup onnx")

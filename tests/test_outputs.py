@@ -25,13 +25,13 @@ import numpy as np
 import pytest
 
 from edge_stra.extras import install_command
+from edge_stra.live.scene import Scene
 from edge_stra.outputs import mp4
 from edge_stra.outputs.log import CsvOutput, JsonlOutput
 from edge_stra.outputs.mp4 import Mp4Output
 from edge_stra.outputs.mqtt import PASSWORD_VARIABLE, MqttOutput
 from edge_stra.outputs.window import WindowOutput
 from edge_stra.quiet import printable
-from edge_stra.scene import Scene
 from edge_stra.spec import DataError, MissingError, OutputError
 
 PATIENCE_S = 20.0

@@ -12,8 +12,8 @@ from edge_stra.apps.people import HOG, best_people, decode_fastestdet, find_peop
 from numpy.typing import NDArray
 
 from edge_stra.detections import Detection, RectXywh
+from edge_stra.live.tracks import iou_matrix
 from edge_stra.spec import ArtifactError, DataError, MissingError
-from edge_stra.tracks import iou_matrix
 
 Rgb = NDArray[np.uint8]
 # Whole walkers of frame 250 of vtest.avi, as an eye sees them, left to right: (left, top, width, height).

@@ -22,7 +22,7 @@ from edge_stra.export import Request, rewrite
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.runtime import find_runtime
-from edge_stra.tflite_schema import ALIGNMENT, compact
+from edge_stra.targets.tflite_schema import ALIGNMENT, compact
 
 if TYPE_CHECKING:
     from edge_stra.export import Exported

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edge_stra.live.tracks import Tracker, iou_matrix
 from edge_stra.spec import DataError
-from edge_stra.tracks import Tracker, iou_matrix
 
 LEFT, RIGHT = (10, 10, 40, 40), (200, 10, 40, 40)
 

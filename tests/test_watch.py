@@ -23,12 +23,12 @@ from edge_stra.apps.watch import SIGNALS, stop_on_signals, watch
 from edge_stra.commands.common import emit_text, say, say_over
 from edge_stra.commands.live import Live, create_mp4, progress_of, run_live
 from edge_stra.detections import Detection
-from edge_stra.fer_view import MAX_FACES, ExpressionView
+from edge_stra.live.scene import Controls, Frame, Look, Output, Scene
+from edge_stra.live.summary import KEPT, Summary
 from edge_stra.outputs.mp4 import MAX_FPS, Mp4Output
 from edge_stra.outputs.recording import SwitchedRecording
-from edge_stra.scene import Controls, Frame, Look, Output, Scene
 from edge_stra.spec import ArtifactError, DataError, InputSpec, ModelSpec, OutputError
-from edge_stra.summary import KEPT, Summary
+from edge_stra.views.expressions import MAX_FACES, ExpressionView
 
 PICTURE = np.full((60, 80, 3), 120, np.uint8)
 

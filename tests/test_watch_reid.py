@@ -14,16 +14,23 @@ import numpy as np
 import pytest
 from edge_stra.apps.draw_people import Named, color_of, draw_people, text_of
 from edge_stra.apps.people import find_people_detector
-from edge_stra.apps.watch_reid import create_people_view, starting_threshold
 from numpy.typing import NDArray
 
 from edge_stra.detections import Detection, RectXywh
 from edge_stra.gallery.naming import DEFAULT_THRESHOLD, largest_number, name_prefix
 from edge_stra.gallery.store import Entry, Gallery, Maker, Match
-from edge_stra.reid_view import MAX_EMBEDS, MAX_PEOPLE, RENEW_S, RETRY_S, PeopleView
-from edge_stra.scene import Frame
-from edge_stra.sightings import HOLD, Sighting, good_crop, head_of, settle
+from edge_stra.live.scene import Frame
+from edge_stra.live.sightings import HOLD, Sighting, good_crop, head_of, settle
 from edge_stra.spec import ArtifactError, DataError, GalleryError, InputSpec, ModelSpec
+from edge_stra.views.people import (
+    MAX_EMBEDS,
+    MAX_PEOPLE,
+    RENEW_S,
+    RETRY_S,
+    PeopleView,
+    create_people_view,
+    starting_threshold,
+)
 
 SIZE_HW = (240, 320)
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
@@ -650,7 +657,7 @@ def test_imports_are_light() -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'tensorflow', 'matplotlib', 'onnxruntime'): sys.modules[name] = None\n"
-        "import edge_stra.apps.watch_reid, edge_stra.apps.people, edge_stra.pairs_svg\n"
+        "import edge_stra.views.people, edge_stra.apps.people, edge_stra.pairs_svg\n"
         "import edge_stra.commands.models, edge_stra.commands.gallery_calibrate\n"
         "assert 'urllib.request' not in sys.modules and 'sqlite3' not in sys.modules\n"
     )

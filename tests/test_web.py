@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from edge_stra.extras import install_command
-from edge_stra.scene import Controls, Scene
+from edge_stra.live.scene import Controls, Scene
 from edge_stra.spec import MissingError, OutputError
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed; scripts/setup pi")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_stra.scene import Controls, Scene
+from edge_stra.live.scene import Controls, Scene
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed; scripts/setup pi")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")

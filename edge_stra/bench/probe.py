@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from edge_stra.artifact import Artifact, open_artifact
 from edge_stra.preprocess import to_input
 from edge_stra.runtime import find_runtime, make_predictor
-from edge_stra.runtime_onnx import load_runtime
 from edge_stra.spec import ModelSpec
 from edge_stra.synthetic import synthetic_pictures
+from edge_stra.targets.onnx_runtime import load_runtime
 
 LOADS = 5
 PROBE_SECONDS = 120

@@ -16,8 +16,8 @@ from edge_stra.converters.onnx import OPSET, convert, to_float16
 from edge_stra.converters.onnx_quantize import by_module, measure_statistics, quantize
 from edge_stra.export import Build, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
-from edge_stra.onnx_file import embed
 from edge_stra.spec import ModelSpec, Recipe, Statistics
+from edge_stra.targets.onnx import embed
 
 
 def check(request: Request) -> None:

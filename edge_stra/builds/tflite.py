@@ -22,8 +22,8 @@ from edge_stra.export import Build, Inputs, Request, Say, rewrite
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.runtime import read_tensors
 from edge_stra.spec import ModelSpec, Recipe, Statistics
-from edge_stra.tflite_file import embed
-from edge_stra.tflite_schema import compact
+from edge_stra.targets.tflite import embed
+from edge_stra.targets.tflite_schema import compact
 
 
 def check(request: Request) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edge_stra.capture.options import MAX_SIDE, CaptureOptions, prepared
 from edge_stra.data import PICTURE_SUFFIXES
+from edge_stra.live.scene import Frame
 from edge_stra.preprocess import read_rgb
-from edge_stra.scene import Frame
 from edge_stra.spec import DataError, SourceError
 
 FOLDER_FPS = 0.5  # pictures that have nothing to do with each other: further apart than a track lives

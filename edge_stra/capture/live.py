@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.capture.options import CaptureOptions, prepared
-from edge_stra.scene import Frame
+from edge_stra.live.scene import Frame
 from edge_stra.spec import SourceError
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.5, 10.0

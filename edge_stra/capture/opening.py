@@ -15,8 +15,8 @@ from edge_stra.capture.cameras import PORTS, open_camera, open_picamera, open_st
 from edge_stra.capture.files import FOLDER_FPS, FileSource, FolderReel, Reel, ReelGrabber, VideoReel
 from edge_stra.capture.live import LiveSource
 from edge_stra.capture.options import CaptureOptions
+from edge_stra.live.scene import Source
 from edge_stra.quiet import without_secret
-from edge_stra.scene import Source
 from edge_stra.spec import SourceError
 
 PICAMERA = "picamera2"

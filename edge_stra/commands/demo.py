@@ -13,7 +13,7 @@ from edge_stra.commands.common import FiniteRange, PathType, say, shipped_path
 from edge_stra.commands.gallery import uri_option
 from edge_stra.commands.live import Live, check_places, default_threads, live_options, open_live_source, run_live
 from edge_stra.faces import check_task
-from edge_stra.scene import Controls
+from edge_stra.live.scene import Controls
 from edge_stra.spec import ArtifactError, DataError, MissingError
 
 
@@ -93,10 +93,10 @@ def fer(
     """
     started_s = time.monotonic()
     from edge_stra.apps.detect import find_detector
-    from edge_stra.fer_view import ExpressionView
-    from edge_stra.masks import find_masks
     from edge_stra.mirror import Mirrored
     from edge_stra.runtime import load_predictor
+    from edge_stra.views.expressions import ExpressionView
+    from edge_stra.views.masks import find_masks
 
     live = Live.take(options)
     check_places(live)
@@ -181,11 +181,11 @@ def reid(
     started_s = time.monotonic()
     from edge_stra.apps.people import find_people_detector
     from edge_stra.apps.reid import embedding_size
-    from edge_stra.apps.watch_reid import THRESHOLD_RANGE, create_people_view, starting_threshold
     from edge_stra.gallery.checks import checked_name
     from edge_stra.gallery.open import open_gallery, sqlite_path
     from edge_stra.gallery.pictures import maker_of
     from edge_stra.runtime import load_predictor
+    from edge_stra.views.people import THRESHOLD_RANGE, create_people_view, starting_threshold
 
     live = Live.take(options)
     check_places(live, sqlite_path(uri))

@@ -19,9 +19,9 @@ from typing import Any, Literal, TypeVar
 import click
 
 from edge_stra.commands.common import FiniteRange, PathType, say, say_over
-from edge_stra.scene import Controls, Output, Source, View
+from edge_stra.live.scene import Controls, Output, Source, View
+from edge_stra.live.summary import Summary
 from edge_stra.spec import DataError, OutputError
-from edge_stra.summary import Summary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 STATUS_S = 5.0  # before the first line of progress where there is no terminal, and between those of a file

@@ -22,7 +22,7 @@ from edge_stra.artifact import FORMAT, MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, manif
 from edge_stra.extras import install_command
 from edge_stra.quiet import shown
 from edge_stra.spec import ArtifactError, MissingError
-from edge_stra.tflite_file import INNER_SPEC, UNREADABLE
+from edge_stra.targets.tflite import INNER_SPEC, UNREADABLE
 
 T = TypeVar("T")
 OURS = FORMAT.partition("/")[0].encode()  # what a manifest of any version holds

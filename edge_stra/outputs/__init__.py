@@ -1,1 +1,1 @@
-"""What shows or keeps scenes: a recording, a log, MQTT events, a window. Each is a `edge_stra.scene.Output`."""
+"""What shows or keeps scenes: a recording, a log, MQTT events, a window. Each is a `edge_stra.live.scene.Output`."""

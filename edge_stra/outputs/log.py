@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_stra.artifact import check_output
+from edge_stra.live.scene import Scene
 from edge_stra.quiet import discard_standard_output, encodable
-from edge_stra.scene import Scene
 from edge_stra.spec import OutputError
 
 Mode = Literal["new", "overwrite", "append"]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.artifact import check_output
-from edge_stra.scene import Scene
+from edge_stra.live.scene import Scene
 from edge_stra.spec import DataError, OutputError
 
 RESERVE_BYTES = 16 << 20  # free space that a recording leaves: for its last fragment, the logs and the system

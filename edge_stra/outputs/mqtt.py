@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edge_stra.extras import install_command
+from edge_stra.live.scene import Scene
 from edge_stra.quiet import encodable, without_secret
-from edge_stra.scene import Scene
 from edge_stra.spec import MissingError, OutputError
 
 PASSWORD_VARIABLE = "EDGE_STRA_MQTT_PASSWORD"

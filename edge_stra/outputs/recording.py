@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_stra.scene import Controls, Output, Scene
+from edge_stra.live.scene import Controls, Output, Scene
 from edge_stra.spec import DataError, OutputError
 
 

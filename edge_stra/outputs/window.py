@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.scene import Scene
+from edge_stra.live.scene import Scene
 from edge_stra.spec import MissingError, OutputError
 
 MARGIN_WH = (40, 120)  # what a desktop keeps of the screen for itself

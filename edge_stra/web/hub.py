@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from edge_stra.scene import Controls, Scene
+from edge_stra.live.scene import Controls, Scene
 from edge_stra.spec import OutputError
 from edge_stra.web.rates import Rates
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_stra.scene import Scene
-from edge_stra.summary import quantiles
+from edge_stra.live.scene import Scene
+from edge_stra.live.summary import quantiles
 
 WINDOW_S = 5.0
 

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 
 from edge_stra.extras import install_command
-from edge_stra.scene import Controls, Scene
+from edge_stra.live.scene import Controls, Scene
 from edge_stra.spec import MissingError, OutputError
 from edge_stra.web.access import Access, check_binding
 from edge_stra.web.hub import Hub

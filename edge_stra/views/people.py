@@ -15,16 +15,19 @@ from edge_stra.apps.privacy import hide
 from edge_stra.apps.reid import embed_picture, unit_vector
 from edge_stra.detections import Detect, Detection, RectXywh, check_picture
 from edge_stra.faces import Predicts, check_task
-from edge_stra.gallery.naming import name_prefix
+from edge_stra.gallery.checks import checked_name
+from edge_stra.gallery.naming import effective_threshold, name_prefix
 from edge_stra.gallery.store import Entry, Gallery
-from edge_stra.scene import Frame, Look, Stopwatch
-from edge_stra.sightings import CONFIRM, Sighting, good_crop, head_of, settle
+from edge_stra.live.scene import Frame, Look, Stopwatch
+from edge_stra.live.sightings import CONFIRM, Sighting, good_crop, head_of, settle
+from edge_stra.live.tracks import GAP_S, Tracker
 from edge_stra.spec import GalleryError
-from edge_stra.tracks import Tracker
 
 MAX_PEOPLE = 32  # that are followed and named, largest first
 MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound; the others' turn comes next
 MATCHES = 64  # asked of a search: several embeddings of a few identities
+LEAST_FRAMES = 1.5  # within a track's life: with fewer a late frame ends it
+THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
 RENEW_S = 5.0  # after which a person is looked up again without a new crop
 RETRY_S = 5.0  # before a gallery that failed is asked again
 SEARCH, ENROL = "search", "enrol"  # what a gallery is asked for
@@ -35,7 +38,7 @@ CONSEQUENCES = {
 
 
 class PeopleView:
-    """Names the people of a camera by a gallery (a `View` of `edge_stra.scene`).
+    """Names the people of a camera by a gallery (a `View` of `edge_stra.live.scene`).
 
     The gallery is used by the thread that calls `look` alone. A gallery that fails while running is told of once and
     asked again later; people stay unknown meanwhile. With `enrol`, who stays unknown is added under a new name.
@@ -184,3 +187,39 @@ def row_of(number: int, person: Detection, sighting: Sighting) -> dict[str, Any]
         "identity": sighting.identity,
         "distance": None if distance is None else round(distance, 4),
     }
+
+
+def create_people_view(
+    predictor: Predicts,
+    detect: Detect,
+    gallery: Gallery,
+    camera: str = "",
+    site: str | None = None,
+    enrol: bool = False,
+    tell: Callable[[str], None] = print,
+    fps: float | None = None,
+) -> PeopleView:
+    """A view that names people by a gallery; `site` limits searches to one, None searches all.
+
+    fps: frames a second that will come, where that is known. Where they come further apart than a track lives, or
+    nearly so, each person is seen once, and one search has to do for a name.
+
+    Raises ArtifactError where the model is of another task, DataError where camera or site is no name that a gallery
+    keeps, GalleryError where the gallery does not answer.
+    """
+    camera, site = checked_name("camera", camera, empty=True), None if site is None else checked_name("site", site)
+    gallery.count()  # a gallery that can't be read ends the start, not the night
+    confirm = 1 if fps is not None and fps * GAP_S < LEAST_FRAMES else CONFIRM
+    return PeopleView(predictor, detect, gallery, camera, site, enrol, tell, confirm)
+
+
+def starting_threshold(gallery: Gallery, given: float | None = None) -> tuple[float, str]:
+    """The threshold to begin with, and a line that says where it is from. Raises GalleryError, DataError."""
+    distance, origin = effective_threshold(gallery, given)
+    lines = {
+        "given": f"threshold {distance:g}",
+        "gallery": f"threshold {distance:.3f}, calibrated for this gallery",
+        "default": f"threshold {distance:g}, a guess: this gallery is not calibrated; "
+        "run: edge-stra gallery calibrate --data CROPS --gallery URI",
+    }
+    return distance, lines[origin]

@@ -51,7 +51,7 @@ TARGETS: dict[str, Target] = {
             ("int8", "int8-full", "dynamic", "fp16", "fp32"),
             ("litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
             builder="edge_stra.builds.tflite",
-            reader="edge_stra.tflite_file",
+            reader="edge_stra.targets.tflite",
             predictor="edge_stra.runtime:Predictor",
         ),
         Target(
@@ -60,8 +60,8 @@ TARGETS: dict[str, Target] = {
             ("fp16", "fp32", "w8", "w8a8", "palette6", "palette4"),
             ("coremltools",),
             builder="edge_stra.builds.coreml",
-            reader="edge_stra.runtime_coreml",
-            predictor="edge_stra.runtime_coreml:CoreMLPredictor",
+            reader="edge_stra.targets.coreml",
+            predictor="edge_stra.targets.coreml:CoreMLPredictor",
         ),
         Target(
             "onnx",
@@ -69,8 +69,8 @@ TARGETS: dict[str, Target] = {
             ("int8", "fp16", "fp32"),
             ("onnx", "onnxscript", "onnxsim", "onnxruntime"),
             builder="edge_stra.builds.onnx",
-            reader="edge_stra.onnx_file",
-            predictor="edge_stra.runtime_onnx:OnnxPredictor",
+            reader="edge_stra.targets.onnx",
+            predictor="edge_stra.targets.onnx_runtime:OnnxPredictor",
         ),
     )
 }

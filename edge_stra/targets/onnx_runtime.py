@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from edge_stra.artifact import Artifact
 from edge_stra.extras import install_command
-from edge_stra.onnx_file import read_onnx
 from edge_stra.runtime import check_tensors
 from edge_stra.spec import ArtifactError, MissingError, first_line
+from edge_stra.targets.onnx import read_onnx
 
 FAULTS = (
     "Fail",

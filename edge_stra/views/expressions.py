@@ -16,10 +16,10 @@ from edge_stra.apps.privacy import hide
 from edge_stra.apps.smoothing import Smoothed, smooth
 from edge_stra.detections import Detect, Detection, RectXywh, check_picture
 from edge_stra.faces import Expression, Predicts, check_task
+from edge_stra.live.scene import Frame, Look, Stopwatch
+from edge_stra.live.tracks import Tracker
 from edge_stra.preprocess import to_input
-from edge_stra.scene import Frame, Look, Stopwatch
 from edge_stra.spec import DataError
-from edge_stra.tracks import Tracker
 
 ReadMasks = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 UNSURE = "unsure"
@@ -27,7 +27,7 @@ MAX_FACES = 16  # that are named, largest first: a crowd must not make the app l
 
 
 class ExpressionView:
-    """Names the expression of each face (a `View` of `edge_stra.scene`).
+    """Names the expression of each face (a `View` of `edge_stra.live.scene`).
 
     predictors: loaded models by the name that `Controls.model` chooses. detect: None takes the whole frame as one
     face. tau_s: the time constant of smoothing; 0 switches it off. readers: those that give a model's masks, for the

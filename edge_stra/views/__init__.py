@@ -1,0 +1,1 @@
+"""The eyes of the live apps: what each makes of a frame."""
