@@ -33,8 +33,8 @@ from edge_stra.apps.panel import (
 from numpy.typing import NDArray
 
 from edge_stra.artifact import check_output
-from edge_stra.confusion import drawable
 from edge_stra.detections import Detection
+from edge_stra.drawing import drawable
 from edge_stra.faces import Expression
 from edge_stra.preprocess import read_rgb
 from edge_stra.spec import OutputError

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.confusion import CAP_HEIGHT, FONT, drawable
+from edge_stra.drawing import CAP_HEIGHT, FONT, drawable
 from edge_stra.faces import Expression
 
 Rgb = tuple[int, int, int]

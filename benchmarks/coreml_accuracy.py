@@ -28,14 +28,14 @@ from edge_stra.converters.coreml import MINIMUM_IOS, convert
 
 from edge_stra.artifact import Artifact
 from edge_stra.data import list_fer, list_pictures, spread, spread_indices
-from edge_stra.evaluate import accuracy
+from edge_stra.evaluation.evaluate import accuracy
+from edge_stra.evaluation.ranking import rank
 from edge_stra.export import rewrite, torch_function
 from edge_stra.identities import list_market
 from edge_stra.loading import load_model
 from edge_stra.models.registry import get_spec
 from edge_stra.parity import compare
 from edge_stra.preprocess import load_input
-from edge_stra.ranking import rank
 from edge_stra.spec import EdgeStraError
 from edge_stra.targets.coreml import CoreMLPredictor, digest, read_embedded
 

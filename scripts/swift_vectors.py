@@ -24,9 +24,9 @@ from edge_stra.apps.smoothing import GAP_S, TAU_S, Smoothed, smooth
 from numpy.typing import NDArray
 
 from edge_stra.artifact import inner_spec, parse_inner
+from edge_stra.evaluation.ranking import rank
 from edge_stra.identities import Crops
 from edge_stra.preprocess import resize_exact, softmax, to_input
-from edge_stra.ranking import rank
 from edge_stra.spec import FER_LABELS, ArtifactError, DataError, InputSpec, ModelSpec
 
 FOLDER = Path(__file__).resolve().parents[1] / "swift/EdgeStRA/Tests/EdgeStRACoreTests/Vectors"

@@ -21,14 +21,15 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from edge_stra import subjects
 from edge_stra.cli import Commands, main
 from edge_stra.commands.evaluate import models_of
-from edge_stra.confusion import draw_confusion, shade
 from edge_stra.data import list_fer
-from edge_stra.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures
+from edge_stra.evaluation import subjects
+from edge_stra.evaluation.confusion import draw_confusion, shade
+from edge_stra.evaluation.evaluate import evaluate, evaluate_fer, evaluate_reid, find_failures
+from edge_stra.evaluation.matches import ASKED, RIGHT, WRONG
+from edge_stra.evaluation.subjects import BATCH, Array, Subject, batched, open_subject, threaded
 from edge_stra.extras import install_command
-from edge_stra.matches import ASKED, RIGHT, WRONG
 from edge_stra.mirror import both_ways
 from edge_stra.models.random_weights import random_model
 from edge_stra.models.registry import create_model, get_spec
@@ -36,7 +37,6 @@ from edge_stra.models.weights import save_weights, weights_model
 from edge_stra.preprocess import load_input
 from edge_stra.runtime import load_predictor
 from edge_stra.spec import FER_LABELS, ArtifactError, DataError, ModelError
-from edge_stra.subjects import BATCH, Array, Subject, batched, open_subject, threaded
 from edge_stra.synthetic import face_pictures, structured_pictures
 
 if TYPE_CHECKING:
@@ -585,7 +585,7 @@ def test_the_exit_code_follows_the_limits(faces: Path, market: Path, monkeypatch
 def test_a_picture_of_more_labels_than_can_be_drawn_is_refused_before_any_work(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_stra.confusion.MOST_DRAWN", 6)
+    monkeypatch.setattr("edge_stra.evaluation.confusion.MOST_DRAWN", 6)
     result = edge_stra("evaluate", exported.path, "--data", tmp_path / "none", "--picture", tmp_path / "c.png")
     assert "--picture shows at most 6 labels" in error_of(result)
 

@@ -1,4 +1,4 @@
-"""edge_stra.pairs against cases worked out by hand, and `edge-stra gallery calibrate`."""
+"""edge_stra.gallery.pairs against cases worked out by hand, and `edge-stra gallery calibrate`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from edge_stra import pairs
 from edge_stra.cli import Commands
 from edge_stra.commands.gallery_calibrate import calibrate as command
 from edge_stra.embeddings import unit_rows
+from edge_stra.gallery import pairs
 from edge_stra.gallery.open import open_gallery
-from edge_stra.pairs import (
+from edge_stra.gallery.pairs import (
     PairCounts,
     Searches,
     calibrate,
@@ -34,7 +34,7 @@ from edge_stra.pairs import (
     share,
     wilson,
 )
-from edge_stra.pairs_svg import draw_curves
+from edge_stra.gallery.pairs_svg import draw_curves
 from edge_stra.spec import DataError
 
 SHA = "ab" * 32
@@ -238,7 +238,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     spec = SimpleNamespace(task="reid", name="toy.reid")
     state = SimpleNamespace(spec=spec, quantize="fp32", sha256=SHA, label="toy", embed=embed)
     # First what imports the other: else it would keep the stand-in for good.
-    monkeypatch.setattr("edge_stra.subjects.open_file", lambda path, name, threads: state)
+    monkeypatch.setattr("edge_stra.evaluation.subjects.open_file", lambda path, name, threads: state)
     monkeypatch.setattr("edge_stra.artifact.open_artifact", lambda path: state)
     return state
 

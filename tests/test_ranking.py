@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_stra.evaluation.ranking import CHUNK, rank
 from edge_stra.identities import Crops, market_crops
-from edge_stra.ranking import CHUNK, rank
 from edge_stra.spec import DataError
 
 # Gallery crops as (name, angle to the query in degrees): a smaller angle is nearer. The query is 0001_c1.

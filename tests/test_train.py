@@ -33,10 +33,10 @@ from edge_stra.training.teachers import ask_teachers, check_teachers, load_teach
 
 from edge_stra.cli import main
 from edge_stra.data import list_fer
+from edge_stra.evaluation.ranking import rank
 from edge_stra.models.random_weights import random_model
 from edge_stra.models.registry import create_model
 from edge_stra.models.weights import read_weights, save_weights
-from edge_stra.ranking import rank
 from edge_stra.spec import FER_LABELS, DataError, EdgeStraError, ModelError, OutputError
 from edge_stra.synthetic import face_pictures, structured_pictures
 

@@ -657,7 +657,7 @@ def test_imports_are_light() -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'tensorflow', 'matplotlib', 'onnxruntime'): sys.modules[name] = None\n"
-        "import edge_stra.views.people, edge_stra.apps.people, edge_stra.pairs_svg\n"
+        "import edge_stra.views.people, edge_stra.apps.people, edge_stra.gallery.pairs_svg\n"
         "import edge_stra.commands.models, edge_stra.commands.gallery_calibrate\n"
         "assert 'urllib.request' not in sys.modules and 'sqlite3' not in sys.modules\n"
     )

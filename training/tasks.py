@@ -21,10 +21,10 @@ from edge_stra.training.sets import Pictures, Progress, load_crops, load_fer, re
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge_stra.evaluation.ranking import rank
 from edge_stra.identities import Crops, count_answerable, query_and_gallery
 from edge_stra.models.mobilenetv2 import EmbeddingHead, MobileNetV2
 from edge_stra.models.registry import create_model, get_spec
-from edge_stra.ranking import rank
 from edge_stra.spec import DataError, InputSpec, ModelError
 
 EVALUATION_BATCH = 128

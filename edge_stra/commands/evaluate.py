@@ -54,10 +54,10 @@ def evaluate(
       edge-stra evaluate out/mobilenetv2_stra.reid.int8.tflite --data Market-1501 --min-map 70 --json
       edge-stra evaluate best.pt --model mobilenetv2_stra.reid --data Market-1501
     """
-    from edge_stra.confusion import MOST_DRAWN
-    from edge_stra.evaluate import evaluate as run_evaluation
-    from edge_stra.evaluate import find_failures, render
-    from edge_stra.subjects import ARTIFACTS, CHECKPOINTS, open_subject
+    from edge_stra.evaluation.confusion import MOST_DRAWN
+    from edge_stra.evaluation.evaluate import evaluate as run_evaluation
+    from edge_stra.evaluation.evaluate import find_failures, render
+    from edge_stra.evaluation.subjects import ARTIFACTS, CHECKPOINTS, open_subject
 
     if max_drop is not None and baseline is None:
         raise click.UsageError("--max-drop needs --baseline")
@@ -94,7 +94,7 @@ def evaluate(
 
 def models_of(sources: list[str], model: str | None) -> dict[str, str | None]:
     """What --model says of each source: of two checkpoints it is for the one that does not say itself what it is."""
-    from edge_stra.subjects import ARTIFACTS
+    from edge_stra.evaluation.subjects import ARTIFACTS
 
     files = [name for name in sources if Path(name).is_file() and Path(name).suffix.lower() not in ARTIFACTS]
     if model is None or len(files) < 2:

@@ -47,14 +47,14 @@ def calibrate(
       edge-stra gallery calibrate --data crops --gallery sqlite:///people.db
     """
     from edge_stra.artifact import open_artifact, write_atomically
+    from edge_stra.evaluation.subjects import open_file
     from edge_stra.faces import check_task
     from edge_stra.gallery.open import is_new_file, open_gallery
+    from edge_stra.gallery.pairs import calibrate as choose
+    from edge_stra.gallery.pairs import count_pairs, run_searches
     from edge_stra.gallery.pictures import maker_of
     from edge_stra.identities import CAMERA, list_crops
-    from edge_stra.pairs import calibrate as choose
-    from edge_stra.pairs import count_pairs, run_searches
     from edge_stra.spec import DataError
-    from edge_stra.subjects import open_file
 
     if picture is not None:
         check_svg_path(picture)
@@ -87,7 +87,7 @@ def calibrate(
             report["gallery"] = store.uri
     emit(report, as_json, render(report))
     if picture is not None:
-        from edge_stra.pairs_svg import draw_curves
+        from edge_stra.gallery.pairs_svg import draw_curves
 
         drawing = draw_curves(pairs, searches, report["threshold"], false_accepts)
         write_atomically(picture, drawing.encode())

@@ -22,7 +22,7 @@ public struct RankingReport: Equatable, Sendable {
     public let queries: Int
 }
 
-/// Market-1501's single-query protocol, as `rank` in edge_stra/ranking.py: unit embeddings, ties never flatter.
+/// Market-1501's single-query protocol, as `rank` in edge_stra/evaluation/ranking.py: unit embeddings, ties never flatter.
 ///
 /// Throws `EdgeStRAError.data` where no query has a right crop from another camera, where a query is junk or a
 /// distractor, or where embeddings differ in length or are not finite.

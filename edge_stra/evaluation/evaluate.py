@@ -1,7 +1,7 @@
 """How good a model is on labelled pictures, and how much an artifact lost against a baseline.
 
 Expressions: accuracy, the recall of each class, the confusion matrix. Re-identification: Market-1501's protocol
-(edge_stra/ranking.py says it in words).
+(edge_stra/evaluation/ranking.py says it in words).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.confusion import draw_confusion
 from edge_stra.data import list_fer
 from edge_stra.embeddings import unit_rows
+from edge_stra.evaluation.confusion import draw_confusion
+from edge_stra.evaluation.matches import draw_matches
+from edge_stra.evaluation.ranking import RANKS, check_queries, rank
+from edge_stra.evaluation.subjects import Array, Progress, Subject
 from edge_stra.identities import list_market
-from edge_stra.matches import draw_matches
-from edge_stra.ranking import RANKS, check_queries, rank
 from edge_stra.spec import ArtifactError
-from edge_stra.subjects import Array, Progress, Subject
 
 Bars = Callable[[str], Progress]  # a label -> a way to show progress
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_stra.confusion import FINE, INK, MARGIN, QUIET, Picture, Rgb, blank, put_text, reduced, shortened
 from edge_stra.data import spread_indices
+from edge_stra.drawing import FINE, INK, MARGIN, QUIET, Picture, Rgb, blank, put_text, reduced, shortened
 from edge_stra.identities import JUNK, Crops
 from edge_stra.preprocess import read_rgb, resize_exact
 

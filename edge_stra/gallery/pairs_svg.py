@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_stra.data import spread_indices
-from edge_stra.pairs import PairCounts, Searches
+from edge_stra.gallery.pairs import PairCounts, Searches
 from edge_stra.svg import WIDTH, frame, label, path
 
 LEFT, RIGHT, TOP, BOTTOM = 70, WIDTH - 36, 46, 450  # user units; the frame around the curves

@@ -1,0 +1,1 @@
+"""Figures of an artifact or a checkpoint on labelled pictures, and the pictures that show them."""
