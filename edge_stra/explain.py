@@ -19,7 +19,7 @@ from edge_stra.loading import load_model
 from edge_stra.models.attention import StRA
 from edge_stra.models.mobilenetv2 import MobileNetV2
 from edge_stra.models.registry import MODEL_NAMES, create_model, get_spec
-from edge_stra.models.weights import weights_model
+from edge_stra.models.weights import model_of
 from edge_stra.preprocess import read_rgb, resize_exact, softmax, to_input
 from edge_stra.shipped import shipped_weights
 from edge_stra.spec import ModelError, ModelSpec
@@ -132,7 +132,7 @@ def load_explainable(weights: str, name: str | None) -> tuple[MobileNetV2, Model
     """
     if weights in MODEL_NAMES and name not in (None, weights):
         raise ModelError(f"{weights} and --model {name} must be one model; leave --model out, or give a weights file")
-    chosen = weights if weights in MODEL_NAMES else name or named_inside(weights)
+    chosen = weights if weights in MODEL_NAMES else chosen_model(weights, name)
     spec = get_spec(chosen)
     stra_of(create_model(chosen), chosen)
     if weights == chosen and shipped_weights(chosen) is None:
@@ -143,17 +143,16 @@ def load_explainable(weights: str, name: str | None) -> tuple[MobileNetV2, Model
     return model, spec, str(origin["source"])
 
 
-def named_inside(weights: str) -> str:
-    """The model that a weights file says it is of. Raises ModelError where it does not, or is no file."""
-    if weights == "random" or not Path(weights).is_file():
+def chosen_model(weights: str, name: str | None) -> str:
+    """The model of a weights file or of "random". Raises ModelError where nothing says it."""
+    if Path(weights).is_file():
+        return model_of(Path(weights), name)
+    if name is None:
         raise ModelError(
             f"{weights!r} must be a weights file that is there, or a model: {', '.join(STRA_NAMES)}; "
             "`random` needs --model NAME"
         )
-    found = weights_model(Path(weights))
-    if found is None:
-        raise ModelError(f"{weights} must say which model its weights are of, but does not; name it with --model")
-    return found
+    return name
 
 
 def stra_of(model: MobileNetV2, name: str) -> StRA:

@@ -28,9 +28,10 @@ from edge_stra.models.registry import get_spec
 from edge_stra.parity import Comparison, check, compare, outputs_of, render
 from edge_stra.preprocess import load_input, to_input
 from edge_stra.reformulate import reformulate
+from edge_stra.runtime import make_predictor
 from edge_stra.spec import DataError, InputSpec, ModelError, ModelSpec, OutputError, ParityError
 from edge_stra.synthetic import synthetic_pictures
-from edge_stra.targets import TARGETS, Target, check_precision, get_target
+from edge_stra.targets import Target, check_precision, get_target
 
 TOOLS = ("torch", "numpy", "opencv-python-headless")
 PARITY_PICTURES, LEAST_PICTURES = 32, 8
@@ -131,7 +132,7 @@ def compare_all(model: MobileNetV2, network: nn.Module, artifact: Artifact, inpu
     """Reference -> reformulated -> artifact, and reference -> artifact, which the tolerance is about."""
     classifier = bool(artifact.spec.labels)
     reference, rewritten = (outputs_of(torch_function(n), inputs) for n in (model, network))
-    produced = outputs_of(TARGETS[artifact.target].load_predictor()(artifact), inputs)
+    produced = outputs_of(make_predictor(artifact), inputs)
     label = f"{artifact.target} {artifact.quantize}"
     return [
         compare(("reference", "reformulated"), reference, rewritten, classifier),

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_stra.artifact import MAX_JSON_BYTES
-from edge_stra.spec import ArtifactError, ModelError, ModelSpec, NetworkSpec
+from edge_stra.spec import UNSURE, ArtifactError, ModelError, ModelSpec, NetworkSpec
 
 ODD = r",\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"  # files hold labels one a line, or with commas between
 LABEL = re.compile(rf"[^\s{ODD}](?:[^{ODD}]{{0,62}}[^\s{ODD}])?")
 MOST_LABELS = 1000
-UNSURE = "unsure"  # what the apps call a face below their threshold
 SIZES = (32, 448)  # pixels of a side: what the tests and `benchmarks/scale.py` know to be exact, with the usual strides
 INPUT = ("size_hw", "color", "mean_rgb", "std_rgb")
 NETWORK = tuple(field.name for field in fields(NetworkSpec))

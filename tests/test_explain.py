@@ -306,6 +306,8 @@ def test_a_file_may_say_its_model(faces: list[Path], tmp_path: Path) -> None:
     save_weights(create_model(FER), tmp_path / "silent.safetensors")
     assert load_explainable(str(tmp_path / "named.safetensors"), None)[1] == SPEC
     assert load_explainable(str(tmp_path / "silent.safetensors"), FER)[1] == SPEC
+    with pytest.raises(ModelError, match=r"holds weights of mobilenetv2_stra\.fer, but --model names .*\.reid; leave"):
+        load_explainable(str(tmp_path / "named.safetensors"), "mobilenetv2_stra.reid")
     with pytest.raises(ModelError, match="--model"):
         load_explainable(str(tmp_path / "silent.safetensors"), None)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge_stra.artifact import open_artifact
 from edge_stra.mirror import Mirrored, both_ways
 from edge_stra.preprocess import load_input
+from edge_stra.runtime import make_predictor
 from edge_stra.shipped import shipped_weights
 from edge_stra.spec import ArtifactError, InputSpec, ModelError, ModelSpec
 from edge_stra.targets import TARGETS
@@ -95,10 +96,10 @@ def open_subject(source: str, model: str | None = None, threads: int = 1, mirror
 def open_file(source: str, model: str | None, threads: int, mirror: bool = False) -> Subject:
     """An artifact, one predictor for each thread: runtimes let go of Python's lock while they run, as OpenCV does."""
     artifact = open_artifact(Path(source))
-    load = TARGETS[artifact.target].load_predictor()
 
     def serve() -> Callable[[Path], Array]:
-        predictor = Mirrored(load(artifact)) if mirror else load(artifact)
+        predictor = make_predictor(artifact)
+        predictor = Mirrored(predictor) if mirror else predictor
         return lambda path: predictor(load_input(path, artifact.spec.input))[0]  # (k,)
 
     label = labelled(artifact.path.name, mirror)
@@ -110,16 +111,10 @@ def labelled(name: str, mirror: bool) -> str:
 
 
 def open_checkpoint(source: str, model: str | None, threads: int, mirror: bool) -> Subject:
-    from edge_stra.models.weights import weights_model
+    from edge_stra.models.weights import model_of
 
     path = Path(source)
-    said = weights_model(path)
-    if said and model and said != model:
-        raise ModelError(f"{path} holds weights of {said}, but --model names {model}; leave --model out")
-    name = said or model
-    if name is None:
-        raise ModelError(f"{path} must say which model its weights are of, but does not; name it with --model")
-    return torch_subject(name, source, path.name, threads, mirror)
+    return torch_subject(model_of(path, model), source, path.name, threads, mirror)
 
 
 def open_shipped(source: str, model: str | None, threads: int, mirror: bool) -> Subject:

@@ -233,3 +233,16 @@ def weights_model(path: Path) -> str | None:
         raise  # not damaged: the command line says what it is
     except UNREADABLE as error:
         raise ModelError(f"{path} must be a safetensors file, but is damaged or of another format") from error
+
+
+def model_of(path: Path, given: str | None) -> str:
+    """The model that a file's weights are of: what the file says, or what a user gave for one that does not say it.
+
+    Raises ModelError where neither says it, or both and not the same.
+    """
+    said = weights_model(path)
+    if said and given and said != given:
+        raise ModelError(f"{path} holds weights of {said}, but --model names {given}; leave --model out")
+    if not (said or given):
+        raise ModelError(f"{path} must say which model its weights are of, but does not; name it with --model")
+    return said or str(given)

@@ -19,10 +19,9 @@ from edge_stra.faces import Expression, Predicts, check_task
 from edge_stra.live.scene import Frame, Look, Stopwatch
 from edge_stra.live.tracks import Tracker
 from edge_stra.preprocess import to_input
-from edge_stra.spec import DataError
+from edge_stra.spec import UNSURE, DataError
 
 ReadMasks = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-UNSURE = "unsure"
 MAX_FACES = 16  # that are named, largest first: a crowd must not make the app late without bound
 
 
