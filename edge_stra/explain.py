@@ -145,7 +145,7 @@ def load_explainable(weights: str, name: str | None) -> tuple[MobileNetV2, Model
 
 def chosen_model(weights: str, name: str | None) -> str:
     """The model of a weights file or of "random". Raises ModelError where nothing says it."""
-    if Path(weights).is_file():
+    if weights != "random" and Path(weights).is_file():
         return model_of(Path(weights), name)
     if name is None:
         raise ModelError(

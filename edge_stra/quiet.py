@@ -57,8 +57,13 @@ def encodable(text: str) -> str:
 
 
 def without_secret(text: str) -> str:
-    """What somebody typed where a URL may be meant: without what stands before an @, a user and a password."""
-    return "..." + text[text.rindex("@") :] if "@" in text else text
+    """What somebody typed where a URL may be meant: without user and password, and parts like password=b.
+
+    A file's name that has an @ in it stays as it is.
+    """
+    user = re.match(r"(?:[a-zA-Z]+:|[^/]*:[^/]*@)", text)
+    text = "..." + text[text.rindex("@") :] if user and "@" in text else text
+    return "/".join("..." if "=" in part else part for part in text.split("/")) if user else text
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Artifact -> callable on arrays; the only file that knows TFLite interpreters (`runtime_*` know the others).
+"""Artifact -> callable on arrays; the only file that knows TFLite interpreters (`edge_stra.targets` knows the others).
 
 Taken in this order: ai-edge-litert, tflite-runtime, TensorFlow's interpreter. All run float models on
 XNNPACK, as one delegate, by default.

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """swift_vectors [FOLDER]: what Python computes, as JSON that the Swift package's tests must meet.
 
-Every expected value comes from the functions that the apps and the evaluation run; tests/test_swift.py makes the
-files anew and compares. Large pictures are named by a pattern that both sides draw, and by a hash of the result.
+Every expected value comes from the functions that the apps and the evaluation run, but those of the gallery, which is
+Swift's own: `nearest` here says what it must give. tests/test_swift.py makes the files anew and compares. Large
+pictures are named by a pattern that both sides draw, and by a hash of the result.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -319,7 +320,9 @@ def test_the_command_writes_a_page_and_json(exported: Exported, tmp_path: Path) 
     assert other["ratio"]["median"] == pytest.approx(np.median(ratios), rel=1e-4)
     assert other["load"]["load_ms"] > 0
     assert 1 << 20 < other["load"]["memory_bytes"] < other["load"]["process_bytes"]  # 9.6 MB of weights are read
-    assert other["operators"]["measured"] or "add up to" in other["operators"]["note"], found
+    note = other["operators"].get("note", "")
+    share = re.search(r"add up to (\d+) % of an inference", note)  # on a busy machine
+    assert other["operators"]["measured"] or (share and 30 < int(share[1]) < 300), found
     assert found["artifacts"][0]["runtime"].startswith("ai-edge-litert 2.")
     ElementTree.fromstring((tmp_path / "page.html").read_bytes())
 

@@ -269,6 +269,8 @@ def test_a_bad_picture_is_named(tmp_path: Path) -> None:
             r"rtsp://127.0.0.1:\d+/cam/\.\.\. must be .* not ans",
         ),
         ("rtsp://127.0.0.1:PORT/user%3Da&password%3Dgeheim/1", r"rtsp://127.0.0.1:\d+/\.\.\./1 must be .* not answer"),
+        ("rtsp:/10.0.0.5/user=a&password=geheim", r"'rtsp:/10\.0\.0\.5/\.\.\.' must be a camera's number"),
+        ("videos/clip@2x.mp4", r"'videos/clip@2x\.mp4' must be a camera's number"),
         ("rtsp:/admin:geheim@10.0.0.5/s", r"'\.\.\.@10\.0\.0\.5/s' must be a camera's number"),
         ("rtsp://user:geheim@no-such-host.invalid/a", "the name no-such-host.invalid is not known"),
         ("rtsp://user:geheim@192.168.1..5/a", "the name 192.168.1..5 is not known"),

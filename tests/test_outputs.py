@@ -382,6 +382,24 @@ def test_a_table_that_is_cut_down_begins_again_with_its_columns(tmp_path: Path) 
     assert len(path.read_text().splitlines()) == 4
 
 
+def test_a_table_that_is_cut_down_before_anybody_came_begins_again_too(tmp_path: Path) -> None:
+    first = CsvOutput(path := tmp_path / "a.csv")
+    first.write(scene(0, rows=[FACE]))
+    first.close()
+    before = path.read_text()
+    second = CsvOutput(path, "append")
+    os.truncate(path, 0)
+    second.write(scene(0, rows=[FACE]))
+    second.close()
+    assert path.read_text() == before
+
+
+def test_a_link_to_nothing_is_no_place_for_a_recording(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
+    with pytest.raises(OutputError, match="is a link to what is not there"):
+        Mp4Output(tmp_path / "a.mp4", 10)
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_a_medium_that_is_gone_ends_that_log_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stick that was pulled: nothing can be written, cut back or closed."""
@@ -394,6 +412,7 @@ def test_a_medium_that_is_gone_ends_that_log_alone(name: str, tmp_path: Path, mo
     with monkeypatch.context() as medium:
         medium.setattr("edge_stra.outputs.log.os.write", gone)
         medium.setattr("edge_stra.outputs.log.os.ftruncate", gone)
+        medium.setattr("edge_stra.outputs.log.os.fstat", gone)
         with pytest.raises(OutputError, match="can't be written any more: Input/output error"):
             output.write(scene(1, rows=[FACE]))
     close = os.close

@@ -355,8 +355,8 @@ def test_settings_are_changed(wish: dict[str, Any], changed: dict[str, Any]) -> 
     with serving(controls=controls) as output:
         status, _, text = get(output, "api/controls", "POST", json=wish)
         assert status == 200
-        assert json.loads(text) == before | changed == controls.snapshot()
-        assert json.loads(get(output, "api/controls")[2]) == before | changed
+        assert json.loads(text) == before | changed | {"changes": 1} == controls.snapshot()
+        assert json.loads(get(output, "api/controls")[2]) == before | changed | {"changes": 1}
 
 
 @pytest.mark.parametrize(

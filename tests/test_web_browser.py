@@ -245,6 +245,30 @@ def test_an_answer_from_before_undoes_nothing(live: Any, opened: Any) -> None:
     assert (controls.attention, controls.privacy, controls.threshold) == (True, False, 0.41)
 
 
+def test_an_answer_that_newer_news_has_overtaken_is_not_shown(live: Any, opened: Any) -> None:
+    """As where the disk is full: recording begins, and the app ends it before the page hears that it began."""
+    controls = Controls(0.4)
+    page = opened(live(controls).output.url)
+    until(page, "document.getElementById('threshold').value === '0.4'")
+    held: list[Any] = []
+
+    def answer_late(route: Any) -> None:
+        held.append((route, route.fetch()))  # the app has it, the page not yet
+
+    page.route("**/api/controls", answer_late)
+    page.get_by_role("button", name="Start recording").click()
+    until(page, lambda: len(held) == 1)
+    assert controls.recording
+    controls.notice = "recording stopped: the disk is full"
+    controls.change({"recording": False})
+    page.wait_for_selector("#notice:visible")
+    ((route, response),) = held
+    route.fulfill(response=response)
+    page.get_by_role("button", name="Start recording", pressed=False).wait_for()
+    page.wait_for_timeout(500)  # longer than the app takes to tell anything
+    assert page.get_by_role("button", name="Start recording", pressed=False).is_visible()
+
+
 def test_a_wish_that_nobody_answers_is_given_up_and_the_next_one_is_asked(live: Any, opened: Any) -> None:
     controls = Controls(0.4)
     page = opened(live(controls).output.url, quiet=False)  # the browser itself reports a request that was cut
@@ -259,7 +283,7 @@ def test_a_wish_that_nobody_answers_is_given_up_and_the_next_one_is_asked(live: 
     assert page.get_by_label("Blur faces").is_checked() and page.locator("#notice").is_hidden()
     page.clock.fast_forward(2_000)
     page.wait_for_selector("#notice:visible")
-    assert page.locator("#notice").inner_text() == "The app can't be reached; nothing was changed."
+    assert page.locator("#notice").inner_text() == "The app does not answer; look whether it has changed."
     assert not page.get_by_label("Blur faces").is_checked()
     page.unroute("**/api/controls")
     page.get_by_label("Blur faces").check()

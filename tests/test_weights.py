@@ -414,6 +414,15 @@ def test_features_that_are_not_finite_are_refused_and_nothing_is_loaded(tmp_path
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("key", ["features.0.0.weight", "features.17.conv.3.weight"])
+def test_features_that_are_codes_are_refused(key: str, tmp_path: Path) -> None:
+    state = create_model("mobilenetv2.fer").state_dict()
+    state[key] = (state[key] * 100).to(torch.int8)
+    torch.save(state, tmp_path / "codes.pt")
+    with pytest.raises(ModelError, match=rf"must hold floating-point weights, but {key} is torch.int8"):
+        load_imagenet(create_model(NAME), tmp_path / "codes.pt")
+
+
 @pytest.mark.parametrize("name", ["mobilenetv2_140.fer", "mobilenetv2_140_stra.reid"])
 def test_imagenet_features_of_another_width_are_refused(shared_file: Callable[[str], Path], name: str) -> None:
     with pytest.raises(

@@ -58,7 +58,8 @@ def open_reel(source: str, options: CaptureOptions) -> Reel:
         if path.is_file():
             return VideoReel(path)
     except (OSError, ValueError) as error:
-        raise SourceError(f"{source!r} can't be opened: {error}") from error
+        why = getattr(error, "strerror", None) or "it is no name of a file"
+        raise SourceError(f"{without_secret(source)[:200]!r} can't be opened: {why}") from error
     why = "is neither a file nor a folder" if source and path.exists() else "is not there"
     raise SourceError(
         f"{without_secret(source)!r} must be a camera's number, {PICAMERA}, a video, a folder of pictures or a URL "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edge_stra.commands.common import PathType, bar, emit, say
+from edge_stra.commands.common import FiniteRange, PathType, bar, emit, say
 from edge_stra.spec import DataError, OutputError, ParityError
 
 
@@ -16,9 +16,9 @@ from edge_stra.spec import DataError, OutputError, ParityError
 @click.option("--data", required=True, type=PathType, help="Folder of labelled pictures, as said above.")
 @click.option("--baseline", help="Another artifact, checkpoint or shipped model: its figures, and the drop from it.")
 @click.option("--model", help="The model of a checkpoint that does not say it itself.")
-@click.option("--min-accuracy", type=float, help="Exit code 1 below this accuracy, in percent (expression).")
-@click.option("--min-map", type=float, help="Exit code 1 below this mAP, in percent (re-identification).")
-@click.option("--max-drop", type=float, help="Exit code 1 above this drop from --baseline, in points.")
+@click.option("--min-accuracy", type=FiniteRange(), help="Exit code 1 below this accuracy, in percent (expression).")
+@click.option("--min-map", type=FiniteRange(), help="Exit code 1 below this mAP, in percent (re-identification).")
+@click.option("--max-drop", type=FiniteRange(), help="Exit code 1 above this drop from --baseline, in points.")
 @click.option(
     "--flip-average",
     is_flag=True,

@@ -118,7 +118,8 @@ class SqliteGallery:
 
     def set_given(self, prefix: str, number: int) -> None:
         with self._writing():
-            self._connection.execute("REPLACE INTO meta VALUES (?, ?)", (NUMBER + prefix, str(number)))
+            most = max(number, self.given(prefix))  # a camera may have taken more meanwhile
+            self._connection.execute("REPLACE INTO meta VALUES (?, ?)", (NUMBER + prefix, str(most)))
 
     def unfinished(self) -> bool:
         return bool(self._all("SELECT 1 FROM meta WHERE key = 'unwiped'"))

@@ -69,7 +69,7 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
     """
     key = os.environ.get(KEY_VARIABLE)
     create = create and maker is not None
-    fresh = create and (not path.exists() or (path.is_file() and not path.stat().st_size))
+    fresh = key is not None and create and is_fresh(path)
     if key == "" and fresh:
         raise GalleryError(
             f"{path} would not be encrypted: {KEY_VARIABLE} is set, but empty; give it a key, or unset it"
@@ -99,6 +99,14 @@ def open_file(path: Path, maker: Maker | None, create: bool) -> OpenFile:
         raise
     _open_here.setdefault(inode, []).append(module)
     return opened
+
+
+def is_fresh(path: Path) -> bool:
+    """Whether there is no file, or an empty one."""
+    try:
+        return not path.stat().st_size
+    except OSError:  # `find_place` tells what else it may be
+        return True
 
 
 def device_of(path: Path) -> int | None:

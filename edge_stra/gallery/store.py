@@ -95,7 +95,7 @@ class Gallery(Protocol):
         ...
 
     def set_given(self, prefix: str, number: int) -> None:
-        """Makes `take_number` go on after a number: of the gallery that this one is a copy of."""
+        """Makes `take_number` go on after a number, that of the gallery which this is a copy of, or a larger one given."""
         ...
 
     def unfinished(self) -> bool:

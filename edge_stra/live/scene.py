@@ -149,6 +149,7 @@ class Controls:
     privacy: bool = False
     attention: bool | None = None
     notice: str = ""
+    changes: int = 0  # by `change`, so that of two snapshots on two ways the newer one is known
     stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -164,6 +165,7 @@ class Controls:
                 "privacy": self.privacy,
                 "attention": self.attention,
                 "notice": self.notice,
+                "changes": self.changes,
             }
 
     def change(self, settings: Mapping[str, Any]) -> None:
@@ -173,6 +175,7 @@ class Controls:
         with self._lock:
             for name, value in settings.items():
                 setattr(self, name, float(value) if name == "threshold" else value)
+            self.changes += 1
 
     def _check(self, name: str, value: Any) -> None:
         low, high = self.threshold_range

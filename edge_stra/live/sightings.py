@@ -69,10 +69,12 @@ class Sighting:
         near: dict[str, float] = {}
         for match in matches:
             near.setdefault(match.identity, match.distance)
-        if next(iter(near), None) != before:
-            self.streak = 1
-        elif self.pending:  # asked again of the same embeddings, the same answer says nothing new
-            self.streak += 1
+        if self.pending:
+            self.streak = self.streak + 1 if next(iter(near), None) == before else 1
+        elif self.identity is not None and self.identity not in near:
+            # Asked again of the same embeddings: forgotten, and not to be enrolled anew by what was seen before; or
+            # renamed, and as sure as before.
+            self.embeddings.clear()
         self.near, self.pending = near, False
 
     def wanted(self, threshold: float, confirm: int = CONFIRM) -> str | None:
@@ -140,7 +142,7 @@ def good_crop(box: RectXywh, others: Sequence[RectXywh], size_hw: tuple[int, int
 def head_of(box: RectXywh) -> RectXywh:
     """Where the head is in a person's box: its upper quarter, or more of a box that shows no legs.
 
-    Heads are in proportion to shoulders: 0.8 of the box's width is a quarter of somebody who stands, and more than half
+    Heads are in proportion to shoulders: 0.8 of the box's width is a third of somebody who walks by, and more than half
     of somebody behind a counter.
     """
     left, top, width, height = box

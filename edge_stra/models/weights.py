@@ -120,11 +120,7 @@ def fit_weights(model: nn.Module, state: dict[str, Tensor], path: Path, name: st
         raise ModelError(
             f"{path} must hold the weights of {name}, but has {', '.join(parts)}; is it another architecture{labels}?"
         )
-    if codes := [k for k, v in state.items() if own[k].is_floating_point() and not v.is_floating_point()]:
-        raise ModelError(
-            f"{path} must hold floating-point weights, but {codes[0]} is {state[codes[0]].dtype}: codes of a quantized "
-            "network, say; give the weights from before that"
-        )
+    check_floating(state, own, path)
     cast = {k: state.get(k, own[k]).to(own[k].dtype) for k in own}
     check_finite(cast, path)  # float64 may hold more than float32 does
     model.load_state_dict(cast)
@@ -146,7 +142,9 @@ def load_imagenet(model: MobileNetV2, path: Path) -> None:
         if key not in state or tuple(state[key].shape) != shape:
             came = tuple(state[key].shape) if key in state else "nothing"
             raise ModelError(f"{path} must hold ImageNet features; {key} must be {shape}, but got {came}")
-    check_finite({key: state[key] for key in shapes}, path)
+    taken = {key: state[key] for key in shapes}
+    check_floating(taken, own, path)
+    check_finite(taken, path)
     if isinstance(slot, StRA):
         slot.start_as(state[f"{name}weight"])
         del shapes[f"{name}weight"]
@@ -176,6 +174,16 @@ def read_features(path: Path) -> dict[str, Tensor]:
             key = f"{single[1]}.{int(single[2]) + 2 * count}.{single[3]}"
         renamed[key] = value
     return renamed
+
+
+def check_floating(state: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> None:
+    """Raises ModelError, naming the first tensor of integers where the network's own, `own`, are not."""
+    floats = [k for k in state if k not in own or own[k].is_floating_point()]  # not own: a conv that StRA starts as
+    if codes := [k for k in floats if not state[k].is_floating_point()]:
+        raise ModelError(
+            f"{path} must hold floating-point weights, but {codes[0]} is {state[codes[0]].dtype}: codes of a quantized "
+            "network, say; give the weights from before that"
+        )
 
 
 def check_finite(state: dict[str, Tensor], path: Path) -> None:

@@ -90,7 +90,10 @@ class LineFile:
 
     def is_empty(self) -> bool:
         """Whether nothing is in the file: also where somebody else has cut it down since."""
-        return self._handle is not None and os.fstat(self._handle).st_size == 0
+        try:
+            return self._handle is not None and os.fstat(self._handle).st_size == 0
+        except OSError:  # the next writing tells what it is
+            return False
 
     def write(self, text: str) -> None:
         """Adds whole lines, all or none. Raises OutputError where the disk is full or the reader has gone."""
@@ -199,13 +202,13 @@ class CsvOutput:
 
     def _begin(self, columns: list[str]) -> str:
         """The line of the columns; nothing where a file that is added to has it already."""
-        header = csv_line(columns)
-        if self._kept and self._kept != header:
+        header, kept = csv_line(columns), "" if self._file.is_empty() else self._kept
+        if kept and kept != header:
             raise OutputError(
                 f"{self._file.path} must have the columns {header.strip()} to be added to; name another file"
             )
         self._columns = columns
-        return "" if self._kept else header
+        return "" if kept else header
 
     def close(self) -> None:
         self._file.close()

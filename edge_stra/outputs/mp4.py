@@ -42,6 +42,8 @@ class Mp4Output:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"a recording must be named .mp4, but is {path.name}; correct the name")
         check_output(path, overwrite)
+        if path.is_symlink() and not path.exists():
+            raise OutputError(f"{path} is a link to what is not there; remove it, or name another file")
         # FFmpeg's MPEG-4 encoder takes no finer clock than 1/65535 s
         self.path, self.fps, self.reserve_bytes = path, max(0.01, round(fps, 2)), reserve_bytes
         self.overwrite = overwrite

@@ -28,6 +28,7 @@ MAX_EMBEDS = 4  # of one frame: a crowd must not make the app late without bound
 MATCHES = 64  # asked of a search: several embeddings of a few identities
 LEAST_FRAMES = 1.5  # within a track's life: with fewer a late frame ends it
 THRESHOLD_RANGE = (0.0, 2.0)  # of distances, for Controls
+MAX_RENEWED = 1  # of one frame: a search of a large gallery takes tens of milliseconds
 RENEW_S = 5.0  # after which a person is looked up again without a new crop
 RETRY_S = 5.0  # before a gallery that failed is asked again
 SEARCH, ENROL = "search", "enrol"  # what a gallery is asked for
@@ -139,16 +140,18 @@ class PeopleView:
             self.blind_s += self.timer() - start
 
     def search(self, time_s: float) -> None:
-        """Looks up each track that has new embeddings, or was looked up long ago: its person may be forgotten since.
+        """Looks up each track that has new embeddings, and of the others the one that was looked up longest ago.
 
-        A gallery that failed is asked something also where there is nobody.
+        Its person may be forgotten or renamed since. A gallery that failed is asked something also where nobody is.
         """
         asked = False
-        for sighting in self.sightings.values():
-            if sighting.pending or (sighting.count and time_s - sighting.searched_s >= RENEW_S):
-                sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
-                sighting.searched_s = time_s
-                asked = True
+        known = [sighting for sighting in self.sightings.values() if sighting.embeddings]
+        new = [sighting for sighting in known if sighting.pending]
+        old = [sighting for sighting in known if not sighting.pending and time_s - sighting.searched_s >= RENEW_S]
+        for sighting in (*new, *sorted(old, key=lambda one: one.searched_s)[:MAX_RENEWED]):
+            sighting.found(self.gallery.search(sighting.mean(), k=MATCHES, site=self.site))
+            sighting.searched_s = time_s
+            asked = True
         if not asked and SEARCH in self.retries_s:
             anybody = np.zeros(self.gallery.maker.dimension, np.float32)
             anybody[0] = 1

@@ -1,6 +1,6 @@
 // The page's beginning: the connection to the app, and what of its news goes where.
 import { showCards } from "/cards.js";
-import { showSettings, showTask, tell } from "/controls.js";
+import { settings, showSettings, showTask, tell } from "/controls.js";
 import { showTimeline } from "/timeline.js";
 import { byId, clock } from "/words.js";
 
@@ -21,6 +21,7 @@ function connect() {
   socket = opened;
   opened.onopen = () => {
     failures = 0;
+    settings.changes = 0; // an app that was started again counts anew
     sceneAt = heardAt = performance.now();
     lost(false);
     watch();

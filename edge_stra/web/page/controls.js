@@ -15,7 +15,8 @@ let noticeTimer = 0;
 
 /** Shows a snapshot of the app's settings. */
 export function showSettings(snapshot) {
-  const { kind, ...news } = snapshot;
+  const { kind, ...came } = snapshot;
+  const news = came.changes < settings.changes ? settings : came; // an answer may be overtaken by newer news
   const ended = settings.recording && !news.recording;
   if (news.notice && (ended || news.notice !== settings.notice)) tell(news.notice);
   Object.assign(settings, news);
@@ -77,8 +78,9 @@ async function send() {
     [asked, wanted] = [wanted, {}];
     let trouble = "";
     const answer = await post(asked).catch((error) => {
-      const away = error instanceof TypeError || error.name === "AbortError";
-      trouble = away ? "The app can't be reached; nothing was changed." : error.message;
+      trouble = error.message;
+      if (error instanceof TypeError) trouble = "The app can't be reached; nothing was changed.";
+      if (error.name === "AbortError") trouble = "The app does not answer; look whether it has changed.";
       return settings; // back to what holds
     });
     asked = null;
