@@ -540,6 +540,8 @@ def test_a_copy_gives_no_name_that_was_given_before(uri: str, tmp_path: Path) ->
         target.take_number(prefix)
     copy_gallery(source, target, True, list)
     assert target.take_number(prefix) == 9, "the copy's own numbers are further on"
+    target.set_given(prefix, 2)
+    assert target.take_number(prefix) == 10, "which a camera may have taken in this very moment"
     source.close()
     target.close()
 

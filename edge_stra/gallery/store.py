@@ -95,7 +95,7 @@ class Gallery(Protocol):
         ...
 
     def set_given(self, prefix: str, number: int) -> None:
-        """Makes `take_number` go on after a number, that of the gallery which this is a copy of, or a larger one given."""
+        """Makes `take_number` go on after this number, or after a larger one that was given; for copies of a gallery."""
         ...
 
     def unfinished(self) -> bool:
