@@ -95,7 +95,7 @@ class Gallery(Protocol):
         ...
 
     def set_given(self, prefix: str, number: int) -> None:
-        """Makes `take_number` go on after this number, or after a larger one that was given; for copies of a gallery."""
+        """Makes `take_number` go on after this number, or after a larger one that was given; for copies."""
         ...
 
     def unfinished(self) -> bool:
