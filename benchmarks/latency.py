@@ -50,8 +50,8 @@ def measure_in_processes(paths: dict[str, Path], runs: int, processes: int) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [name for name in MODEL_NAMES if "_stra." in name]
-    parser.add_argument("--model", choices=names, default="mobilenetv2_stra.reid")
+    choices = [name for name in MODEL_NAMES if "_stra." in name]
+    parser.add_argument("--model", choices=choices, default="mobilenetv2_stra.reid")
     parser.add_argument("--quantize", nargs="+", default=["fp32", "int8"])
     parser.add_argument("--runs", type=int, default=100, help="of each network in each process")
     parser.add_argument("--processes", type=int, default=8)

@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tabs and line breaks
 
@@ -61,9 +62,15 @@ def without_secret(text: str) -> str:
 
     A file's name that has an @ in it stays as it is.
     """
-    user = re.match(r"(?:[a-zA-Z]+:|[^/]*:[^/]*@)", text)
-    text = "..." + text[text.rindex("@") :] if user and "@" in text else text
-    return "/".join("..." if "=" in part else part for part in text.split("/")) if user else text
+    if not re.match(r"(?:[a-zA-Z]+:|[^/]*:[^/]*@)", text):
+        return text
+    _, at, rest = text.rpartition("@")
+    return ("...@" if at else "") + without_pairs(rest)
+
+
+def without_pairs(path: str) -> str:
+    """A URL's path without parts like user=a&password=b, which some cameras have there."""
+    return "/".join("..." if set("=@") & set(unquote(part)) else part for part in path.split("/"))
 
 
 def printable(text: str) -> str:

@@ -307,6 +307,10 @@ def test_a_number_is_given_once(place: Place) -> None:
     again = place.open()
     assert again.take_number("person-door-") == 10 and again.take_number("person-Türe-") == 1
     assert not again.unfinished()
+    for number, next_one in ((3, 11), (40, 41)):  # as a copy sets it: what a camera took meanwhile stays taken
+        again.set_given("person-door-", number)
+        assert again.take_number("person-door-") == next_one
+    assert again.given("person-door-") == 41 and again.given("person-window-") == 0
 
 
 def test_purges_what_was_seen_before(place: Place) -> None:

@@ -71,7 +71,8 @@ def load_crops(source: Path, held: int, seed: int) -> tuple[Crops, Crops | None,
     folder = source / TRAIN
     crops = list_crops(folder if folder.is_dir() else source)
     people = crops.take(crops.identities > DISTRACTOR)
-    return (*(hold_out(people, held, seed) if held else (people, None)), len(crops) - len(people))
+    training, held_out = hold_out(people, held, seed) if held else (people, None)
+    return training, held_out, len(crops) - len(people)
 
 
 def read_crops(crops: Crops, size: Size, progress: Progress = iter) -> Tensor:

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import cv2
 
@@ -16,7 +16,7 @@ from edge_stra.capture.files import FOLDER_FPS, FileSource, FolderReel, Reel, Re
 from edge_stra.capture.live import LiveSource
 from edge_stra.capture.options import CaptureOptions
 from edge_stra.live.scene import Source
-from edge_stra.quiet import without_secret
+from edge_stra.quiet import without_pairs, without_secret
 from edge_stra.spec import SourceError
 
 PICAMERA = "picamera2"
@@ -90,8 +90,7 @@ def url_label(parts: SplitResult) -> str:
     """
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = f":{parts.port}" if parts.port else ""
-    path = "/".join("..." if set("=@") & set(unquote(part)) else part for part in parts.path.split("/"))
-    return f"{parts.scheme}://{host}{port}{path}{'?...' if parts.query else ''}"
+    return f"{parts.scheme}://{host}{port}{without_pairs(parts.path)}{'?...' if parts.query else ''}"
 
 
 def hush() -> None:

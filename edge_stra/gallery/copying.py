@@ -50,7 +50,7 @@ def copy_gallery(source: Gallery, target: Gallery, merge: bool, progress: Progre
     if (kept := source.threshold()) is not None and target.threshold() is None:
         target.set_threshold(kept)
     for prefix in sorted(prefixes):  # a number that was given once must not name somebody else in the copy
-        if (given := source.given(prefix)) > target.given(prefix):
+        if given := source.given(prefix):
             target.set_given(prefix, given)
     if (after := target.count()) < before + copied:
         raise GalleryError(

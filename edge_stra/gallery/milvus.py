@@ -159,8 +159,9 @@ class MilvusGallery:
         return int(kept)
 
     def set_given(self, prefix: str, number: int) -> None:
+        most = max(number, self.given(prefix))  # a camera may have taken more meanwhile
         with self._told():
-            self._client.alter_collection_properties(COLLECTION, {number_key(prefix): str(number)}, timeout=CALL_S)
+            self._client.alter_collection_properties(COLLECTION, {number_key(prefix): str(most)}, timeout=CALL_S)
 
     def unfinished(self) -> bool:
         return False

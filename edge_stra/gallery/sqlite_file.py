@@ -122,11 +122,11 @@ def file_system(device: int | None, mounts: Path = MOUNTS) -> str | None:
 
     A line of mountinfo: 36 35 98:0 /root /mnt options [fields] - ext4 source options (proc(5)).
     """
+    if device is None:
+        return None
     try:
         lines = mounts.read_text("utf-8", "replace").splitlines()
     except OSError:
-        return None
-    if device is None:
         return None
     wanted = f"{os.major(device)}:{os.minor(device)}"  # after it: Windows has neither
     found = [line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2:3] == [wanted]]

@@ -134,11 +134,11 @@ class CoreMLPredictor:
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         pixels = to_pixels(x, self.spec, self.artifact.path)
         found = self.executor.run({INPUT: pixels}, wanted=[self.spec.output])[self.spec.output]
-        width = len(self.spec.labels) or "K"
-        good = isinstance(found, np.ndarray) and found.ndim == 2 and found.shape[0] == 1
-        if not good or width not in ("K", found.shape[1]):
-            came = getattr(found, "shape", type(found).__name__)
+        came = getattr(found, "shape", type(found).__name__)
+        width = len(self.spec.labels)  # 0: an embedding's own
+        if not isinstance(found, np.ndarray) or len(came) != 2 or came[0] != 1 or (width and came[1] != width):
+            wanted = f"(1, {width or 'K'})"
             raise ArtifactError(
-                f"{self.artifact.path} must give {self.spec.output} of (1, {width}), but gives {came}; export it again"
+                f"{self.artifact.path} must give {self.spec.output} of {wanted}, but gives {came}; export it again"
             )
         return np.asarray(found, np.float32)
